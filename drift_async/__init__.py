@@ -1,0 +1,1 @@
+"""Client for the Drift API, awaited and blocking."""

@@ -1,0 +1,204 @@
+"""The one place that opens connections; nothing else imports the HTTP client.
+
+It trusts neither environment nor replies: no proxies unasked, no netrc, no cookies, no redirects,
+no unbounded bodies. An attempt ends as data, a `Reply` or a `Failure`; the library's own exceptions
+never leave, since they carry the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from .._version import __version__
+from .download import Sink, TooLargeError
+from .endpoint import Reply
+from .retry import Failure, FailureKind
+from .secret import Secret
+
+USER_AGENT = f"drift-async/{__version__}"
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds of a client's connections, in seconds, bytes and numbers."""
+
+    connect_timeout: float = 10.0
+    attempt_timeout: float = 30.0
+    max_connections: int = 100
+    max_body: int = 32 * 1024 * 1024
+
+
+class _Mark:
+    """Whether anything of the current attempt may have left."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        self.sent = False
+
+
+_mark: ContextVar[_Mark] = ContextVar("drift_async_attempt")
+
+
+def was_sent() -> bool:
+    """Tell whether the attempt that was just cut short may have reached the server."""
+    return _mark.get().sent
+
+
+class _Request(aiohttp.ClientRequest):
+    # Called once there is a connection, before the first byte is written.
+    def send(self, conn: aiohttp.connector.Connection) -> Any:
+        _mark.get().sent = True
+        return super().send(conn)
+
+
+# Before the first byte has left, by class; subclasses of the ambiguous ones, so tested first.
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
+_CERTIFICATE = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+
+
+class Connection:
+    """An HTTP session, bound to the loop in which it is made."""
+
+    def __init__(
+        self,
+        origin: str,
+        token: Secret | None,
+        limits: Limits,
+        *,
+        tls: ssl.SSLContext | None = None,
+        proxy: Secret | None = None,
+    ) -> None:
+        self._origin = origin
+        self._token = token
+        self._limits = limits
+        most = limits.max_connections
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=most, limit_per_host=most, ssl=tls or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": USER_AGENT},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
+            trust_env=False,
+            proxy=None if proxy is None else proxy.reveal(),
+            request_class=_Request,
+        )
+        # aiohttp sends an idempotent request a second time by itself when the connection is lost;
+        # that would be an attempt nobody counts. There is no public switch.
+        self._session._retry_connection = False
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def abandon(self) -> None:
+        """Let go without touching the sockets: in a forked child they are the parent's."""
+        _inherited.append((self._session.connector, self._session._loop))
+        self._session.detach()
+
+    async def attempt(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        *,
+        until: float,
+        sink: Sink | None = None,
+    ) -> Reply | Failure:
+        """Send one request and read its reply, until *until* on the loop's clock."""
+        mark = _Mark()
+        _mark.set(mark)
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token.reveal()}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if sink is not None:
+            headers.update(sink.headers())
+        response: aiohttp.ClientResponse | None = None
+        whole = False
+        kind: FailureKind
+        try:
+            async with asyncio.timeout_at(until):
+                response = await self._session.request(
+                    method,
+                    URL(self._origin + target, encoded=True),
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                )
+                status = response.status
+                if sink is None or not 200 <= status < 300:
+                    content = await self._read(response)
+                else:
+                    content = await _pour(response, sink)
+                whole = True
+                return Reply(status, response.headers, content)
+        except _CERTIFICATE:
+            return Failure("certificate", "the server's certificate was refused", False)
+        except _NOT_SENT as error:
+            return Failure("connect", _named(error), False)
+        except TimeoutError:
+            kind, detail = (
+                "stalled",
+                "no whole reply in time" if mark.sent else "no connection in time",
+            )
+        except TooLargeError as error:
+            kind, detail = "too_large", str(error)
+        except aiohttp.ClientPayloadError as error:
+            kind, detail = "lost", f"the body broke off ({_named(error)})"
+        except aiohttp.ClientResponseError as error:
+            kind, detail = "protocol", f"not a reply in HTTP ({_named(error)})"
+        except (aiohttp.ClientError, OSError) as error:
+            kind, detail = "lost", f"the connection was lost ({_named(error)})"
+        finally:
+            headers.clear()
+            if response is not None and not whole:
+                response.close()
+        if response is None:
+            return Failure(kind, detail, mark.sent)
+        if 200 <= response.status < 300:
+            return Failure(kind, detail, True, response.status)
+        # A reply that says no is known by its head; what its body would have said is lost.
+        return Reply(response.status, response.headers, b"")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        most = self._limits.max_body
+        length = response.content_length
+        if length is not None:
+            if length > most:
+                raise TooLargeError(f"a body of {length} bytes, over the limit of {most}")
+            if "Content-Encoding" not in response.headers:
+                return await response.read()
+        chunks = []
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            most -= len(chunk)
+            if most < 0:
+                raise TooLargeError(f"a body over the limit of {self._limits.max_body} bytes")
+        return b"".join(chunks)
+
+
+async def _pour(response: aiohttp.ClientResponse, sink: Sink) -> bytes:
+    await sink.begin(response.status, response.headers)
+    async for chunk in response.content.iter_any():
+        await sink.write(chunk)
+    return b""
+
+
+def _named(error: BaseException) -> str:
+    """Return what may be told of a foreign error: its text can hold the URL, its args the token."""
+    number = getattr(error, "errno", None)
+    return type(error).__name__ if number is None else f"{type(error).__name__}, errno {number}"
+
+
+# Objects of a parent process: were they collected, their sockets would be shut.
+_inherited: list[object] = []

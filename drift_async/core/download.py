@@ -1,0 +1,142 @@
+"""Bodies that are streamed: into memory up to a bound, or into a file that appears when whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+
+
+class TooLargeError(Exception):
+    """A body went over its bound."""
+
+
+class Sink(Protocol):
+    """Where the body of a 2xx reply goes, attempt by attempt."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Return what the next attempt asks for: the rest, if there is a beginning."""
+        ...
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take note of the head; bytes that came before stay only if this is their rest."""
+        ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes, or raise `TooLargeError`."""
+        ...
+
+
+class Buffer:
+    """Holds at most *most* bytes, and keeps what has come when an attempt breaks off."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = 0
+        self._chunks: list[bytes] = []
+
+    def headers(self) -> Mapping[str, str]:
+        """Ask for the bytes that are still missing."""
+        return {"Range": f"bytes={self.size}-"} if self.size else {}
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Start over, unless the server sends just what is missing."""
+        length = headers.get("Content-Length", "")
+        if not continues(status, headers, self.size):
+            await self._reset()
+        if length.isdecimal() and self.size + int(length) > self._most:
+            raise TooLargeError(f"a body of {length} bytes, over the limit of {self._most}")
+
+    async def write(self, chunk: bytes) -> None:
+        """Append, within the bound."""
+        if self.size + len(chunk) > self._most:
+            raise TooLargeError(f"a body over the limit of {self._most} bytes")
+        await self._append(chunk)
+        self.size += len(chunk)
+
+    async def _reset(self) -> None:
+        self.size = 0
+        self._chunks.clear()
+
+    async def _append(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def whole(self) -> bytes:
+        """Return all bytes."""
+        return b"".join(self._chunks)
+
+
+class FileBuffer(Buffer):
+    """Writes beside *path* under a temporary name; `keep` gives the file its name.
+
+    Disk work is done in threads, so that the event loop goes on.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], most: int) -> None:
+        super().__init__(most)
+        self._path = Path(path)
+        self._file: BinaryIO | None = None
+        self._part: str | None = None
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._create)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._discard)
+
+    async def keep(self) -> None:
+        """Put the whole file in place, at once and on disk."""
+        await asyncio.to_thread(self._keep)
+
+    async def _reset(self) -> None:
+        self.size = 0
+        await asyncio.to_thread(self._truncate)
+
+    async def _append(self, chunk: bytes) -> None:
+        await asyncio.to_thread(self._open_file().write, chunk)
+
+    def _create(self) -> None:
+        folder, name = self._path.parent, self._path.name
+        handle, self._part = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+        self._file = os.fdopen(handle, "wb")
+
+    def _open_file(self) -> BinaryIO:
+        assert self._file is not None, "used outside of `async with`"
+        return self._file
+
+    def _truncate(self) -> None:
+        file = self._open_file()
+        file.seek(0)
+        file.truncate()
+
+    def _keep(self) -> None:
+        assert self._part is not None
+        file = self._open_file()
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        # mkstemp makes files private; the result gets the mode that open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self._part, 0o666 & ~mask)
+        os.replace(self._part, self._path)
+        self._part = None
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._part is not None:
+            Path(self._part).unlink(missing_ok=True)
+
+
+def continues(status: int, headers: Mapping[str, str], size: int) -> bool:
+    """Tell whether a reply brings the bytes from *size* on."""
+    found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    return status == 206 and found is not None and int(found[1]) == size

@@ -1,0 +1,269 @@
+"""An operation as a row of data (`Endpoint`), and the base of the groups that call them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime
+from types import GenericAlias
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from urllib.parse import quote
+
+import attrs
+
+from ..errors import DecodeError, InputError, excerpt
+from .codec import MisfitError, structure
+from .download import Sink
+from .inputs import whole
+from .pager import Pager, Style, read_position
+from .secret import Secret
+from .strict_json import dumps, loads, to_ms
+
+T = TypeVar("T")
+
+Effect = Literal["safe", "idempotent", "once"]
+Envelope = Literal["data", "bare", "ok", "text", "bytes", "none"]
+
+_PLACEHOLDER = re.compile(r"\{(\w+)(?::(int))?\}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@attrs.frozen(eq=False, repr=False)
+class Endpoint(Generic[T]):
+    """One thing the API offers.
+
+    ``path`` is a template: ``{name}`` stands for a text, ``{name:int}`` for an id. ``returns`` is
+    what a call gives, ``envelope`` how the reply wraps it, ``under`` the keys that lead to it.
+    ``effect`` says whether a repeat may apply twice; only a GET is taken for ``safe`` unasked.
+    ``settle`` names the read that tells whether a ``once`` operation was applied.
+    """
+
+    method: str
+    path: str
+    returns: type[T]
+    effect: Effect = attrs.field(kw_only=True)
+    envelope: Envelope = attrs.field(default="data", kw_only=True)
+    under: str | None = attrs.field(default=None, kw_only=True)
+    pages: Style | None = attrs.field(default=None, kw_only=True)
+    key: str = attrs.field(default="id", kw_only=True)
+    scope: str | None = attrs.field(default=None, kw_only=True)
+    budget: str = attrs.field(default="default", kw_only=True)
+    settle: str = attrs.field(default="read it back", kw_only=True)
+
+    template: str = attrs.field(init=False)
+    name: str = attrs.field(init=False)
+    _pieces: Sequence[str | None] = attrs.field(init=False)
+    _shape: Any = attrs.field(init=False)
+
+    @effect.default
+    def _effect(self) -> Effect:
+        if self.method != "GET":
+            raise TypeError(f"{self.method} {self.path} must say its effect")
+        return "safe"
+
+    def __attrs_post_init__(self) -> None:
+        set_field = object.__setattr__
+        set_field(self, "template", _PLACEHOLDER.sub(r"{\1}", self.path))
+        set_field(self, "name", f"{self.method} {self.template}")
+        set_field(self, "_pieces", _PLACEHOLDER.split(self.path))
+        set_field(self, "_shape", _strict(self.returns))
+
+    def target(self, values: dict[str, Any]) -> str:
+        """Return path and query; what the template does not name goes into the query."""
+        pieces = self._pieces
+        target = pieces[0] or ""
+        for n in range(1, len(pieces), 3):
+            name, kind, literal = pieces[n : n + 3]
+            assert name is not None
+            target += segment(name, values.pop(name), kind) + (literal or "")
+        return f"{target}?{query(values)}" if values else target
+
+    def decode(self, reply: Reply) -> T:
+        """Return what the reply holds, or raise `DecodeError`."""
+        try:
+            result: T = self._read(reply.body)
+            return result
+        except (MisfitError, ValueError) as fault:
+            error = self._decode_error(fault, reply)
+        raise error
+
+    def decode_page(self, reply: Reply) -> tuple[T, Any]:
+        """Return the items of a page, and the whole JSON value, which says what follows."""
+        try:
+            value = loads(reply.body)
+            return self._shaped(value), value
+        except (MisfitError, ValueError) as fault:
+            error = self._decode_error(fault, reply)
+        raise error
+
+    def _decode_error(self, fault: MisfitError | ValueError, reply: Reply) -> DecodeError:
+        if isinstance(fault, MisfitError):
+            detail, path = fault.detail, fault.path
+        else:
+            detail, path = (
+                f"{_plainly(fault)} ({excerpt(reply.body.decode(errors='replace'))!r})",
+                "$",
+            )
+        return DecodeError(detail, operation=self.name, path=path, applied=True, **reply.told())
+
+    def _read(self, body: bytes) -> Any:
+        match self.envelope:
+            case "data" | "bare":
+                return self._shaped(loads(body))
+            case "ok":
+                value = loads(body)
+                if not isinstance(value, dict) or value.get("ok") is False:
+                    raise MisfitError("$.ok", "expected true")
+                return None
+            case "text":
+                return _text(body)
+            case "bytes":
+                return body
+        return None
+
+    def _shaped(self, value: Any) -> Any:
+        """Return the part of the reply that the row names, as ``returns``."""
+        path = "$"
+        if self.envelope == "data" and isinstance(value, dict) and "data" in value:
+            value, path = value["data"], "$.data"
+        if self.under is not None:
+            path = f"{path}.{self.under}"
+            if not isinstance(value, dict) or self.under not in value:
+                raise MisfitError(path, "required field missing")
+            value = value[self.under]
+        if self._shape is Any:
+            return value
+        try:
+            result = structure(value, self._shape)
+        except MisfitError as fault:
+            raise MisfitError(path + fault.path.removeprefix("$"), fault.detail) from None
+        return list(result) if type(result) is tuple else result
+
+
+def _strict(kind: Any) -> Any:
+    """Return the type to structure for *kind*; a list is read as a tuple, which takes lists only."""
+    if get_origin(kind) is list:
+        return GenericAlias(tuple, (*get_args(kind), ...))
+    return Any if kind is object else kind
+
+
+def _plainly(fault: ValueError) -> str:
+    # Unicode errors carry the body in their text.
+    return "not UTF-8" if isinstance(fault, UnicodeError) else str(fault)
+
+
+def _text(body: bytes) -> str:
+    """Return a plain text, also out of the wrapping that one client reports."""
+    text = body.decode()
+    if text.startswith("{"):
+        try:
+            value = loads(body)
+        except ValueError:
+            return text
+        if isinstance(value, dict) and isinstance(value.get("data"), str):
+            return str(value["data"])
+    return text
+
+
+def segment(field: str, value: object, kind: str | None = None) -> str:
+    """Return *value* as one path segment, or raise `InputError`.
+
+    Everything but unreserved characters is percent-encoded; what a URL library would swallow or
+    walk up on is refused.
+    """
+    if kind == "int":
+        return str(whole(field, value, 1))
+    if not isinstance(value, str) or not value:
+        raise InputError(field, "must be a text that is not empty")
+    if value in (".", "..") or _CONTROL.search(value):
+        raise InputError(field, "must not be a dot segment nor hold control characters")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise InputError(field, "must not hold lone surrogates") from None
+    if len(encoded) > 1024:
+        raise InputError(field, "must have at most 1024 bytes")
+    return quote(encoded, safe="")
+
+
+def query(values: Mapping[str, Any]) -> str:
+    """Return the query string: lists repeat their key, None is left out."""
+    pairs: list[str] = []
+    for key, value in values.items():
+        items = value if isinstance(value, list | tuple) else (value,)
+        name = quote(key, safe="")
+        pairs += [f"{name}={_query_text(key, item)}" for item in items if item is not None]
+    return "&".join(pairs)
+
+
+def _query_text(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return str(to_ms(key, value))
+    try:
+        return quote(str(value).encode(), safe="")
+    except UnicodeEncodeError:
+        raise InputError(key, "must not hold lone surrogates") from None
+
+
+@attrs.define(eq=False, repr=False)
+class Reply:
+    """What came back: status, headers, whole body; and what it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    attempts: int = 0
+    elapsed: float = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """Return what an error about this reply carries."""
+        return {
+            "attempts": self.attempts,
+            "elapsed": self.elapsed,
+            "status": self.status,
+            "request_id": self.headers.get("X-Request-Id"),
+        }
+
+
+class Caller(Protocol):
+    """What a group needs of `drift_async.core.call.Caller`; that one loads the HTTP library."""
+
+    max_pages: int
+
+    async def send(
+        self,
+        endpoint: Endpoint[Any],
+        target: str,
+        body: bytes | None = None,
+        *,
+        sink: Sink | None = None,
+    ) -> Reply: ...
+    def token(self) -> Secret: ...
+    def started(self) -> Self: ...
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
+
+
+@attrs.define(eq=False, repr=False)
+class Resource:
+    """A group of operations that share a caller."""
+
+    _caller: Caller
+
+    async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
+        payload = None if body is None else dumps(body)
+        reply = await self._caller.send(endpoint, endpoint.target(values), payload)
+        return endpoint.decode(reply)
+
+    def _pages(
+        self, endpoint: Endpoint[list[T]], resume: str | None = None, /, **values: Any
+    ) -> Pager[T]:
+        endpoint.target(dict(values))  # refuses bad input here rather than at the first step
+        start = {} if resume is None else read_position(endpoint, resume)
+        return Pager(self._caller, endpoint, values, start)
+
+    def _started(self) -> Self:
+        """Return this group with the call's ``timeout`` running: one for all that follows."""
+        return type(self)(self._caller.started())

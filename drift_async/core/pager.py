@@ -1,0 +1,289 @@
+"""Lists of any length: items, pages, and positions that can be saved and resumed.
+
+A position is data. Of the address that a server gives for the next page only the cursor key of the
+row is taken; the request is built anew on the row's own path, so a reply cannot lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import attrs
+
+from ..errors import CursorError
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint, Reply
+
+T = TypeVar("T")
+
+Style = Literal["links", "pagination", "next_url", "link_header", "scim"]
+Cursor = dict[str, str]
+
+WINDOW = 10_000
+"""How many of the last items are remembered, so that none is given twice."""
+
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_REL_NEXT = re.compile(r";\s*rel\s*=\s*(?:'next'|\"next\"|next)\s*(?:[;,]|$)", re.IGNORECASE)
+_KEYS: Mapping[Style, tuple[str, ...]] = {
+    "links": ("page_token",),
+    "pagination": ("next",),
+    "next_url": ("index", "size"),
+    "link_header": ("cursor",),
+    "scim": ("startIndex",),
+}
+# Besides its own key, the list of conversations may page by the older `next`.
+_POSITION_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    style: (keys, ("next",)) if style == "links" else (keys,) for style, keys in _KEYS.items()
+}
+_NUMBERS = frozenset({"index", "size", "startIndex"})
+
+
+def next_cursor(
+    style: Style | None, value: Any, headers: Mapping[str, str], at: Cursor, got: int
+) -> Cursor | None:
+    """Return the cursor of the page after this one, or None at the end.
+
+    Raises ValueError when there is more and the reply does not say where.
+    """
+    match style:
+        case "links":
+            links = _map(value, "links")
+            if links.get("next") is not None:
+                return _from_address(style, links["next"])
+            return _from_pagination(value)
+        case "pagination":
+            return _from_pagination(value)
+        case "next_url":
+            address = _map(value, "data").get("next")
+            return None if address is None else _from_address(style, address)
+        case "link_header":
+            return _from_link(headers.get("Link", ""))
+        case "scim":
+            return _after_scim(value, at, got)
+    return None
+
+
+def _map(value: Any, key: str) -> Mapping[str, Any]:
+    inner = value.get(key) if isinstance(value, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _from_address(style: Style, address: object) -> Cursor:
+    if not isinstance(address, str):
+        raise ValueError("the address of the next page is not a text")
+    found = parse_qs(
+        urlsplit(address).query, keep_blank_values=True, errors="strict", max_num_fields=100
+    )
+    cursor = {}
+    for key in _KEYS[style]:
+        match found.get(key):
+            case [str(text)]:
+                cursor[key] = text
+            case _:
+                raise ValueError(f"the address of the next page has not one {key}")
+    return _checked(cursor)
+
+
+def _from_pagination(value: Any) -> Cursor | None:
+    pagination = _map(value, "pagination")
+    if pagination.get("more") is not True:
+        return None
+    following = pagination.get("next")
+    if not isinstance(following, str):
+        raise ValueError("there are more pages, and no text says where")
+    return _checked({"next": following})
+
+
+def _from_link(header: str) -> Cursor | None:
+    for address, parameters in _LINK.findall(header):
+        if _REL_NEXT.search(parameters):
+            return _from_address("link_header", address)
+    if "next" in header:
+        raise ValueError("the Link header cannot be read")
+    return None
+
+
+def _after_scim(value: Any, at: Cursor, got: int) -> Cursor | None:
+    total = value.get("totalResults") if isinstance(value, dict) else None
+    if type(total) is not int:
+        raise ValueError("totalResults is not a number")
+    start = int(at.get("startIndex", "1")) + got
+    if start > total:
+        return None
+    if got == 0:
+        raise ValueError("there are more results, and the page is empty")
+    return {"startIndex": str(start)}
+
+
+def _checked(cursor: Cursor) -> Cursor:
+    for key, text in cursor.items():
+        if not 0 < len(text) <= 2048 or not text.isprintable() or not text.isascii():
+            raise ValueError(f"{key} is empty, too long or not printable")
+        if key in _NUMBERS and not (text.isdecimal() and len(text) < 19):
+            raise ValueError(f"{key} is not a number")
+    return cursor
+
+
+def write_position(endpoint: Endpoint[Any], cursor: Cursor | None) -> str:
+    """Return the text to save for a cursor; the end has one of its own."""
+    return f"{endpoint.template}{'#end' if cursor is None else '?' + urlencode(cursor)}"
+
+
+def read_position(endpoint: Endpoint[Any], text: object) -> Cursor | None:
+    """Return the cursor of a saved position, None for the end, or raise `CursorError`."""
+    if isinstance(text, str) and len(text) <= 8192:
+        template, mark, rest = text.partition("#" if text.endswith("#end") else "?")
+        if template == endpoint.template and mark == "#":
+            return None
+        allowed = _POSITION_KEYS.get(endpoint.pages or "", ())
+        cursor = dict(parse_qsl(rest, keep_blank_values=True)) if mark else {}
+        if template == endpoint.template and tuple(cursor) in allowed:
+            try:
+                return _checked(cursor)
+            except ValueError:
+                pass
+    raise CursorError("not a position of this list", operation=endpoint.name, applied=False)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Page(Generic[T]):
+    """One page of a walk.
+
+    Save ``next`` once the ``items`` are dealt with, and give it as ``resume`` to go on there. The
+    last page has a position too, from which nothing more follows.
+    """
+
+    items: list[T]
+    next: str
+    is_last: bool
+
+    def __repr__(self) -> str:
+        return f"Page({len(self.items)} items{', the last' if self.is_last else ''})"
+
+
+class Walker(Protocol):
+    """What a pager needs of `drift_async.core.call.Caller`."""
+
+    max_pages: int
+
+    async def send(self, endpoint: Any, target: str) -> Reply: ...
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
+
+
+@attrs.frozen(eq=False, repr=False)
+class Pager(Generic[T]):
+    """A list of any length, fetched page by page as it is walked.
+
+    ``async for item in pager`` walks the items, ``async for page in pager.pages()`` the pages.
+    While one page is being used, the next is being fetched. Nothing is sent before the first step,
+    and each walk starts anew.
+    """
+
+    _caller: Walker
+    _endpoint: Endpoint[list[T]]
+    _values: Mapping[str, Any]
+    _resume: Cursor | None = attrs.field(factory=dict)
+
+    def pages(self) -> Pages[T]:
+        """Return an iterator over the pages."""
+        return Pages(self, ahead=True)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        async for page in self.pages():
+            for item in page.items:
+                yield item
+
+    async def collect(self, *, limit: int | None = None) -> list[T]:
+        """Return all items, or the first *limit*, as a list."""
+        items: list[T] = []
+        pages = Pages(self, ahead=True, limit=limit)
+        async for page in pages:
+            items += page.items
+            if limit is not None and len(items) >= limit:
+                return items[:limit]
+        return items
+
+    async def first(self) -> T | None:
+        """Return the first item, or None when there is none. Takes one request."""
+        async for page in Pages(self, ahead=False):
+            if page.items:
+                return page.items[0]
+        return None
+
+    async def _fetch(self, cursor: Cursor) -> tuple[list[T], Cursor | None]:
+        endpoint = self._endpoint
+        # The service's own page token carries the filters it was made with.
+        values = {} if "page_token" in cursor else dict(self._values)
+        values.update(cursor)
+        reply = await self._caller.send(endpoint, endpoint.target(values))
+        items, value = endpoint.decode_page(reply)
+        try:
+            return items, next_cursor(endpoint.pages, value, reply.headers, cursor, len(items))
+        except ValueError as error:
+            detail = str(error)
+        raise CursorError(detail, operation=endpoint.name, applied=True, **reply.told())
+
+
+class Pages(Generic[T]):
+    """An iterator over pages. After an error, the next step asks for the same page again."""
+
+    def __init__(self, pager: Pager[T], *, ahead: bool, limit: int | None = None) -> None:
+        self._pager = pager
+        self._cursor = pager._resume
+        self._ahead = ahead
+        self._limit = limit
+        self._given = 0
+        self._count = 0
+        self._seen: list[Cursor] = []
+        self._recent: dict[object, None] = {}
+        self._task: asyncio.Task[tuple[list[T], Cursor | None]] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page[T]:
+        cursor = self._cursor
+        if cursor is None:
+            raise StopAsyncIteration
+        pager = self._pager
+        if self._count >= pager._caller.max_pages:
+            raise self._error(f"more than {self._count} pages")
+        task, self._task = self._task, None
+        items, following = await (task or pager._fetch(cursor))
+        if following is not None and (following == cursor or following in self._seen):
+            raise self._error("the position of the next page repeats")
+        self._seen.append(cursor)
+        self._count += 1
+        self._cursor = following
+        fresh = self._unseen(items)
+        self._given += len(fresh)
+        if (
+            following is not None
+            and self._ahead
+            and not (self._limit and self._given >= self._limit)
+        ):
+            self._task = pager._caller.spawn(pager._fetch(following))
+        position = write_position(pager._endpoint, following)
+        return Page(fresh, position, following is None)
+
+    def _unseen(self, items: list[T]) -> list[T]:
+        """Return the items not given lately: what changes during a walk moves to other pages."""
+        recent, key = self._recent, self._pager._endpoint.key
+        fresh = []
+        for item in items:
+            mark = getattr(item, key, None)
+            if mark is None or mark not in recent:
+                fresh.append(item)
+                if mark is not None:
+                    recent[mark] = None
+        while len(recent) > WINDOW:
+            del recent[next(iter(recent))]
+        return fresh
+
+    def _error(self, detail: str) -> CursorError:
+        return CursorError(detail, operation=self._pager._endpoint.name, applied=True)

@@ -1,0 +1,160 @@
+"""When to try again, and after how long: pure functions, chance and time handed in."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import attrs
+
+from ..errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineError,
+    InputError,
+    OutcomeUnknownError,
+    ProtocolError,
+    ResponseTooLargeError,
+)
+from .endpoint import Effect, Endpoint, Reply
+
+Reason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
+FailureKind = Literal["connect", "certificate", "lost", "stalled", "protocol", "too_large"]
+
+REFUSED = frozenset({429, 503})
+"""Statuses that mean: not applied, later perhaps. So all operations may be tried again."""
+TRANSIENT = frozenset({408, 500, 502, 504})
+"""Statuses after which nobody knows; tried again only where a repeat does no harm."""
+
+
+@attrs.frozen
+class Failure:
+    """An attempt without a whole reply.
+
+    ``sent`` tells whether anything may have left, ``head`` is the 2xx status that was read before
+    the body failed.
+    """
+
+    kind: FailureKind
+    detail: str
+    sent: bool
+    head: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """How a client tries again.
+
+    ``attempts`` requests at most; waits are random up to ``base`` seconds (``throttled_base`` after
+    a 429 or 503), doubled each time, never over ``cap``. A server's Retry-After is obeyed up to
+    ``max_retry_after`` seconds; beyond that the call fails at once. ``repeat_refused`` also repeats
+    creates that were answered 429 or 503, on the assumption that these were not applied.
+    """
+
+    attempts: int = 3
+    base: float = 0.5
+    throttled_base: float = 1.0
+    cap: float = 20.0
+    max_retry_after: float = 60.0
+    repeat_refused: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise InputError("attempts", "must be an int of at least 1")
+        for name in ("base", "throttled_base", "cap", "max_retry_after"):
+            seconds = getattr(self, name)
+            if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+                raise InputError(name, "must be seconds, 0 or more")
+
+    def repeats(self, effect: Effect, outcome: Reply | Failure) -> bool:
+        """Tell whether an operation of this effect may be tried again after this outcome."""
+        if isinstance(outcome, Failure):
+            if not outcome.sent:
+                return outcome.kind != "certificate"
+            return effect != "once" and outcome.kind != "too_large"
+        if outcome.status in REFUSED:
+            return effect != "once" or self.repeat_refused
+        return effect != "once" and outcome.status in TRANSIENT
+
+    def decide(
+        self,
+        effect: Effect,
+        outcome: Reply | Failure,
+        *,
+        attempts: int,
+        left: float,
+        asked: float | None,
+        chance: float,
+    ) -> float | Reason:
+        """Return the seconds to wait before the next attempt, or why there is none.
+
+        *left* are the seconds to the deadline, *asked* those of Retry-After, *chance* is a random
+        number from 0 to 1.
+        """
+        if not self.repeats(effect, outcome):
+            return "not_retryable"
+        if left <= 0:
+            return "deadline"
+        if attempts >= self.attempts:
+            return "attempts"
+        if asked is not None and asked > min(self.max_retry_after, left):
+            return "retry_after"
+        throttled = isinstance(outcome, Reply) and outcome.status in REFUSED
+        base = self.throttled_base if throttled else self.base
+        wait = max(asked or 0.0, chance * min(self.cap, base * 2.0 ** (attempts - 1)))
+        return wait if wait < left else "deadline"
+
+
+_SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
+
+
+def parse_retry_after(text: str | None, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks for; None if it cannot be read."""
+    if text is None or len(text) > 64:
+        return None
+    text = text.strip()
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())
+
+
+def failure_error(
+    endpoint: Endpoint[Any], failure: Failure, *, doubt: bool, **call: Any
+) -> CallError:
+    """Return the error of a call whose last attempt brought no reply.
+
+    *doubt* says that one of its attempts may have been applied.
+    """
+    told: dict[str, Any] = {"operation": endpoint.name, **call}
+    if failure.head is not None:
+        told |= {"status": failure.head, "applied": True}
+        return _kind(failure, told["reason"], sent=True)(failure.detail, **told)
+    told["applied"] = None if doubt else False
+    kind = _kind(failure, told["reason"], sent=doubt)
+    if doubt and endpoint.effect == "once":
+        told["reason"] = kind.__name__
+        return OutcomeUnknownError(failure.detail, settle=endpoint.settle, **told)
+    return kind(failure.detail, **told)
+
+
+def _kind(failure: Failure, reason: str, *, sent: bool) -> type[CallError]:
+    if reason == "deadline":
+        return DeadlineError
+    if not sent:
+        return ConnectError
+    match failure.kind:
+        case "protocol":
+            return ProtocolError
+        case "too_large":
+            return ResponseTooLargeError
+    return ConnectionLostError

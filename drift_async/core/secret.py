@@ -1,0 +1,56 @@
+"""A text that is not to be shown."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Never
+
+from ..errors import InputError
+
+
+class Secret:
+    """A credential: masked however it is printed, compared in constant time, never pickled."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        object.__setattr__(self, "_text", text)
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        text: str = object.__getattribute__(self, "_text")
+        return text
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(
+            self.reveal().encode(errors="surrogatepass"),
+            other.reveal().encode(errors="surrogatepass"),
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # a hash would tell equal secrets apart in the open
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise AttributeError("a secret does not change")
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a secret is not pickled; reveal() it where it has to travel")
+
+
+def token_secret(field: str, value: str | Secret) -> Secret:
+    """Return *value* as a secret, or raise `InputError` if no header could carry it."""
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str) or not text:
+        raise InputError(field, "must be a text that is not empty")
+    if not all("\x21" <= sign <= "\x7e" for sign in text):
+        raise InputError(field, "must be visible ASCII without blanks or line ends")
+    return Secret(text)

@@ -1,0 +1,141 @@
+"""The one strict JSON reader and writer.
+
+The libraries disagree on nearly every corner (NaN, lone surrogates, integers over 64 bits, byte
+order marks, depth). Here the verdict is the same whichever one reads: UTF-8 only, no NaN or
+infinity, exact integers, at most 64 levels, no lone surrogates. Of duplicate keys the last wins.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Never
+
+from ..errors import InputError
+
+_fast_loads: Callable[[bytes], Any] | None
+try:
+    from orjson import loads as _fast_loads
+except ImportError:
+    _fast_loads = None
+
+MAX_DEPTH = 64
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
+
+
+def loads(body: bytes) -> Any:
+    """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_over(body, MAX_DEPTH):
+        raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
+    try:
+        # orjson turns integers over 64 bits into floats, so those are left to the standard library.
+        if _fast_loads is not None and not _LONG_DIGITS.search(body):
+            return _fast_loads(body)
+        value = _DECODER.decode(body.decode())
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON" if body.strip() else "an empty body, not JSON") from None
+    return value
+
+
+def _refuse(word: str) -> Never:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse("infinity")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+
+
+def _depth_over(body: bytes, most: int) -> bool:
+    """Tell whether brackets nest deeper than *most*, at the speed of C and without recursion."""
+    brackets = body.translate(_AS_ARRAYS, _NOT_BRACKETS)
+    if not _nests_within(brackets, most):
+        # Brackets inside of texts may have misled it.
+        bare = _STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS)
+        return not _nests_within(bare, most)
+    return False
+
+
+def _nests_within(brackets: bytes, most: int) -> bool:
+    for _ in range(most):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
+            break
+        brackets = inner
+    return not brackets
+
+
+def dumps(value: Any) -> bytes:
+    """Return plain JSON data as bytes."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Return what a user gave as plain JSON data, or raise `InputError` with the path of the fault.
+
+    Mappings become dicts, sequences lists, aware datetimes epoch milliseconds, enum members their
+    words.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return plain(field, value.value, depth)
+    if isinstance(value, str):
+        return _encodable(field, str.__str__(value))
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(field, "must be a finite number")
+        return float(value)
+    if isinstance(value, datetime):
+        return to_ms(field, value)
+    if depth == 0:
+        raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {
+            _key(field, key): plain(f"{field}.{key}", item, depth - 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [plain(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
+    raise InputError(field, "must be JSON data: text, number, bool, None, list or mapping")
+
+
+def _key(field: str, key: object) -> str:
+    if not isinstance(key, str):
+        raise InputError(field, "must have texts as keys")
+    return _encodable(f"{field} (a key)", key)
+
+
+def _encodable(field: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(field, "must not hold lone surrogates") from None
+    return text
+
+
+def to_ms(field: str, moment: object) -> int:
+    """Return an aware datetime as epoch milliseconds, or raise `InputError`."""
+    if not isinstance(moment, datetime):
+        raise InputError(field, "must be a datetime")
+    if moment.utcoffset() is None:
+        raise InputError(field, "must be aware of its time zone, such as datetime.now(UTC)")
+    return round((moment - EPOCH) / MILLISECOND)

@@ -1,0 +1,1 @@
+"""What the API offers: one subject, one file, with its models, its rows and its coroutines."""

@@ -1,0 +1,177 @@
+"""Accounts: the companies known to Drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import NoneType
+from typing import Any
+
+import attrs
+
+from ..core import inputs
+from ..core.codec import Model, Word, body_of, model
+from ..core.endpoint import Endpoint, Resource
+from ..core.inputs import UNSET, Unset
+from ..core.pager import Pager
+
+
+class PropertyType(Word):
+    """The type of a custom property."""
+
+    STRING = "STRING"
+    EMAIL = "EMAIL"
+    NUMBER = "NUMBER"
+    TEAMMEMBER = "TEAMMEMBER"
+    ENUM = "ENUM"
+    ENUMARRAY = "ENUMARRAY"
+    DATE = "DATE"
+    DATETIME = "DATETIME"
+    LATLON = "LATLON"
+    LAT = "LAT"
+    LON = "LON"
+    PHONE = "PHONE"
+    URL = "URL"
+
+
+@model
+class CustomProperty(Model):
+    """A property of an account that the organisation has defined; ``value`` is any JSON value."""
+
+    label: str | None = None
+    name: str | None = None
+    value: Any = None
+    type: PropertyType | None = None
+
+
+@model
+class Account(Model):
+    """A company: https://devdocs.drift.com/docs/account-model"""
+
+    account_id: str
+    owner_id: int | None = None
+    name: str | None = None
+    domain: str | None = None
+    custom_properties: tuple[CustomProperty, ...] | None = None
+    deleted: bool | None = None
+    targeted: bool | None = None
+    create_date_time: datetime | None = None
+    update_date_time: datetime | None = None
+
+
+CREATE = Endpoint(
+    "POST",
+    "/accounts/create",
+    Account,
+    effect="once",
+    scope="account_write",
+    settle="accounts.all(), looking for the domain",
+)
+GET = Endpoint("GET", "/accounts/{account_id}", Account, scope="account_read")
+ALL = Endpoint(
+    "GET",
+    "/accounts",
+    list[Account],
+    under="accounts",
+    pages="next_url",
+    key="account_id",
+    scope="account_read",
+)
+UPDATE = Endpoint("PATCH", "/accounts/update", Account, effect="idempotent", scope="account_write")
+DELETE = Endpoint(
+    "DELETE",
+    "/accounts/{account_id}",
+    NoneType,
+    effect="idempotent",
+    envelope="ok",
+    scope="account_write",
+)
+
+
+@attrs.define(eq=False, repr=False)
+class Accounts(Resource):
+    """Companies known to Drift: https://devdocs.drift.com/docs/account-model"""
+
+    async def create(
+        self,
+        owner_id: int,
+        *,
+        name: str | None = None,
+        domain: str | None = None,
+        custom_properties: Sequence[CustomProperty] | None = None,
+        targeted: bool | None = None,
+    ) -> Account:
+        """Create an account that belongs to the user *owner_id*, and return it.
+
+        A *domain* that another account has raises `ConflictError`. A lost reply raises
+        `OutcomeUnknownError`; nothing is created twice.
+        https://devdocs.drift.com/docs/creating-an-account
+        """
+        body = inputs.given(
+            ownerId=inputs.identity("owner_id", owner_id),
+            **_fields(name, domain, custom_properties, targeted),
+        )
+        return await self._send(CREATE, body)
+
+    async def get(self, account_id: str) -> Account:
+        """Return an account, also a deleted one (``deleted`` is True).
+
+        https://devdocs.drift.com/docs/account-model
+        """
+        return await self._send(GET, account_id=account_id)
+
+    def all(self, *, page_size: int = 65, resume: str | None = None) -> Pager[Account]:
+        """Return all accounts but the deleted, *page_size* (at most 65) to a request.
+
+        https://devdocs.drift.com/docs/account-model
+        """
+        size = inputs.whole("page_size", page_size, 1, 65)
+        return self._pages(ALL, resume, index=0, size=size)
+
+    async def update(
+        self,
+        account_id: str,
+        owner_id: int,
+        *,
+        name: str | Unset | None = UNSET,
+        domain: str | Unset | None = UNSET,
+        custom_properties: Sequence[CustomProperty] | Unset | None = UNSET,
+        targeted: bool | Unset | None = UNSET,
+    ) -> Account:
+        """Change what is given, and return the account; the API wants the owner each time.
+
+        *custom_properties* replace the old ones as a whole. None is sent as null.
+        https://devdocs.drift.com/docs/updating-accounts
+        """
+        body = {
+            "accountId": inputs.text("account_id", account_id),
+            "ownerId": inputs.identity("owner_id", owner_id),
+            **inputs.changes(**_fields(name, domain, custom_properties, targeted)),
+        }
+        return await self._send(UPDATE, body)
+
+    async def delete(self, account_id: str) -> None:
+        """Hide an account from lists; it stays readable by its id.
+
+        https://devdocs.drift.com/docs/account-model
+        """
+        await self._send(DELETE, account_id=account_id)
+
+
+def _fields(
+    name: str | Unset | None,
+    domain: str | Unset | None,
+    properties: Sequence[CustomProperty] | Unset | None,
+    targeted: bool | Unset | None,
+) -> dict[str, Any]:
+    """Return the fields that may be set, under the API's names."""
+    return {
+        "name": inputs.optional(inputs.text, "name", name),
+        "domain": inputs.optional(inputs.text, "domain", domain),
+        "customProperties": inputs.optional(_properties, "custom_properties", properties),
+        "targeted": inputs.optional(inputs.flag, "targeted", targeted),
+    }
+
+
+def _properties(field: str, value: Sequence[CustomProperty]) -> list[dict[str, Any]]:
+    return [body_of(f"{field}[{n}]", item, CustomProperty) for n, item in enumerate(value)]
