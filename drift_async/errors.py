@@ -287,30 +287,3 @@ def _origin(location: str) -> str:
         return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "the same origin"
     except ValueError:
         return "a malformed address"
-
-
-__all__ = [
-    "APIError",
-    "AuthenticationError",
-    "BadRequestError",
-    "CallError",
-    "ClosedError",
-    "ConflictError",
-    "ConnectError",
-    "ConnectionLostError",
-    "CredentialsError",
-    "CursorError",
-    "DeadlineError",
-    "DecodeError",
-    "DriftError",
-    "ForkError",
-    "InputError",
-    "NotFoundError",
-    "OutcomeUnknownError",
-    "ProtocolError",
-    "RateLimitError",
-    "ResponseTooLargeError",
-    "ScopeError",
-    "ServerError",
-    "WrongLoopError",
-]

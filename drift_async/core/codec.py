@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from types import GenericAlias
-from typing import Any, ClassVar, Final, TypeVar, cast, dataclass_transform, get_args, get_origin
+from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args, get_origin
 
 import attrs
 from cattrs import BaseConverter, Converter, transform_error

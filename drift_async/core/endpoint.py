@@ -142,7 +142,7 @@ class Endpoint(Generic[T]):
 
 
 def _strict(kind: Any) -> Any:
-    """Return the type to structure for *kind*; a list is read as a tuple, which takes lists only."""
+    """Return the type to structure for *kind*: a list is read as a tuple, which is strict."""
     if get_origin(kind) is list:
         return GenericAlias(tuple, (*get_args(kind), ...))
     return Any if kind is object else kind

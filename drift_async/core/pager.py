@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -193,10 +193,8 @@ class Pager(Generic[T]):
         """Return an iterator over the pages."""
         return Pages(self, ahead=True)
 
-    async def __aiter__(self) -> AsyncIterator[T]:
-        async for page in self.pages():
-            for item in page.items:
-                yield item
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Items(self.pages())
 
     async def collect(self, *, limit: int | None = None) -> list[T]:
         """Return all items, or the first *limit*, as a list."""
@@ -227,6 +225,23 @@ class Pager(Generic[T]):
         except ValueError as error:
             detail = str(error)
         raise CursorError(detail, operation=endpoint.name, applied=True, **reply.told())
+
+
+class _Items(Generic[T]):
+    """An iterator over items. No generator: one that is left early has to be closed by its loop."""
+
+    def __init__(self, pages: Pages[T]) -> None:
+        self._pages = pages
+        self._items: Iterator[T] = iter(())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while True:
+            for item in self._items:
+                return item
+            self._items = iter((await self._pages.__anext__()).items)
 
 
 class Pages(Generic[T]):

@@ -1,0 +1,16 @@
+"""Cutting what is asked into requests of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def cut(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Give the items in order, in lists of *size*; the last may be shorter, none is empty."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

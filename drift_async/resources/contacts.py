@@ -1,0 +1,284 @@
+"""Contacts: the people known to Drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from types import NoneType
+from typing import Any, ClassVar
+
+import attrs
+
+from ..core import inputs
+from ..core.batch import cut
+from ..core.codec import Frozen, Model, model
+from ..core.endpoint import Endpoint, Resource
+from ..errors import ConflictError, InputError
+from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
+
+IDS_PER_REQUEST = 50
+
+
+@model
+class Contact(Model):
+    """A person known to Drift: https://devdocs.drift.com/docs/contact-model"""
+
+    id: int
+    created_at: datetime | None = None
+    # Absent or null is written back as such, though it reads as an empty map.
+    _attributes: ContactAttributes | None = attrs.field(default=None, alias="attributes")
+
+    wire: ClassVar[Mapping[str, str]] = {"_attributes": "attributes"}
+
+    @property
+    def attributes(self) -> ContactAttributes:
+        """What is known of the contact; empty when the API sent none."""
+        return NO_ATTRIBUTES if self._attributes is None else self._attributes
+
+    @property
+    def app_url(self) -> str:
+        """The contact's page in the Drift app."""
+        return f"https://app.drift.com/contacts/details/{self.id}"
+
+
+@model
+class TimelineEvent(Model):
+    """An event in the timeline of a contact."""
+
+    event: str | None = None
+    contact_id: int | None = None
+    created_at: datetime | None = None
+    attributes: Frozen | None = None
+
+
+class IdType(Enum):
+    """Whose id a contact is looked up by."""
+
+    EXTERNAL = "external"
+    DRIFT = "drift"
+    INTERNAL = "internal"
+
+
+CREATE = Endpoint(
+    "POST",
+    "/contacts",
+    Contact,
+    effect="once",
+    scope="contact_write",
+    settle="contacts.find_by_external_id, or contacts.find_by_email",
+)
+GET = Endpoint("GET", "/contacts/{contact_id:int}", Contact, scope="contact_read")
+FIND_BY_EMAIL = Endpoint(
+    "GET", "/contacts", list[Contact], pages="link_header", scope="contact_read"
+)
+FIND_BY_EXTERNAL_ID = Endpoint("GET", "/contacts", list[Contact], scope="contact_read")
+UPDATE = Endpoint(
+    "PATCH", "/contacts/{contact_id:int}", Contact, effect="idempotent", scope="contact_write"
+)
+UPDATE_BY_EXTERNAL_ID = Endpoint(
+    "PATCH", "/contacts/normalize", Contact, effect="idempotent", scope="contact_write"
+)
+DELETE = Endpoint(
+    "DELETE",
+    "/contacts/{contact_id:int}",
+    NoneType,
+    effect="idempotent",
+    envelope="ok",
+    scope="contact_write",
+)
+ADD_TIMELINE_EVENT = Endpoint(
+    "POST",
+    "/contacts/timeline",
+    TimelineEvent,
+    effect="once",
+    scope="contact_write",
+    settle="look at the contact's timeline in the app: no call reads it",
+)
+ATTRIBUTES = Endpoint(
+    "GET",
+    "/contacts/attributes",
+    list[AttributeDefinition],
+    under="properties",
+    scope="all_contact_read",
+)
+UNSUBSCRIBE = Endpoint(
+    "POST",
+    "/emails/unsubscribe",
+    NoneType,
+    effect="idempotent",
+    envelope="ok",
+    scope="contact_write",
+)
+
+
+@attrs.define(eq=False, repr=False)
+class Contacts(Resource):
+    """People known to Drift: https://devdocs.drift.com/docs/contact-model
+
+    >>> contact = await drift.contacts.upsert("u-8c1f", email="ada@example.com")
+    """
+
+    async def create(
+        self,
+        email: str,
+        *,
+        external_id: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Contact:
+        """Create a contact, and return it.
+
+        A second contact with the same *email* raises `ConflictError`, unless it has an
+        *external_id*, which then is what must be new. Choose external ids that cannot be guessed:
+        who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`; nothing is
+        created twice. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        fields = _merged(attributes, email, external_id)
+        return await self._send(CREATE, {"attributes": fields})
+
+    async def get(self, contact_id: int) -> Contact:
+        """Return a contact; `NotFoundError` if there is none.
+
+        https://devdocs.drift.com/docs/retrieving-contact
+        """
+        return await self._send(GET, contact_id=contact_id)
+
+    async def find_by_email(self, email: str, *, limit: int = 25) -> list[Contact]:
+        """Return the contacts with just this e-mail address, at most *limit*; maybe none.
+
+        https://devdocs.drift.com/docs/retrieving-contact
+        """
+        most = inputs.whole("limit", limit, 1)
+        pager = self._started()._pages(
+            FIND_BY_EMAIL, email=inputs.email("email", email), limit=min(max(most, 25), 100)
+        )
+        return await pager.collect(limit=most)
+
+    async def find_by_external_id(self, *external_ids: str) -> list[Contact]:
+        """Return the contacts with these ids of yours; unknown ones are left out.
+
+        Takes one request for each 50 ids. https://devdocs.drift.com/docs/retrieving-contact
+        """
+        ids = [inputs.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
+        if not ids:
+            raise InputError("external_ids", "give at least one")
+        contacts = self._started()
+        found: list[Contact] = []
+        for batch in cut(dict.fromkeys(ids), IDS_PER_REQUEST):
+            came = await contacts._send(FIND_BY_EXTERNAL_ID, idType="external", id=batch)
+            found += came
+        return found
+
+    async def update(self, contact_id: int, attributes: Mapping[str, Any]) -> Contact:
+        """Set the given attributes, and return the contact; the others stay as they are.
+
+        An unknown key makes a custom attribute. The API takes no null: None raises `InputError`.
+        https://devdocs.drift.com/docs/updating-a-contact
+        """
+        return await self._send(UPDATE, _changes(attributes), contact_id=contact_id)
+
+    async def update_by_external_id(
+        self, external_id: str, attributes: Mapping[str, Any], *, id_type: str = "external"
+    ) -> Contact:
+        """Set attributes of the contact with this id of yours, and return the contact.
+
+        With *id_type* ``drift`` or ``internal`` the id is read as Drift's own.
+        https://devdocs.drift.com/docs/updating-a-contact
+        """
+        return await self._send(
+            UPDATE_BY_EXTERNAL_ID,
+            _changes(attributes),
+            idType=inputs.word("id_type", id_type, IdType),
+            id=inputs.text("external_id", external_id),
+        )
+
+    async def upsert(
+        self, external_id: str, *, email: str, attributes: Mapping[str, Any] | None = None
+    ) -> Contact:
+        """Update the contact with this id of yours, or create it, and return it.
+
+        One ``timeout`` covers the two or more requests this takes. If somebody else creates the
+        contact in between, it is updated. A lost reply to the creation raises
+        `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        contacts = self._started()
+        fields = _merged(attributes, email, inputs.text("external_id", external_id))
+        found = await contacts.find_by_external_id(external_id)
+        if not found:
+            try:
+                return await contacts._send(CREATE, {"attributes": fields})
+            except ConflictError:
+                found = await contacts.find_by_external_id(external_id)
+                if not found:
+                    raise
+        return await contacts.update(found[0].id, fields)
+
+    async def delete(self, contact_id: int) -> None:
+        """Take a contact out of the contacts view; erasure is `drift.gdpr.delete`.
+
+        https://devdocs.drift.com/docs/removing-a-contact
+        """
+        await self._send(DELETE, contact_id=contact_id)
+
+    async def add_timeline_event(
+        self,
+        event: str,
+        *,
+        contact_id: int | None = None,
+        external_id: str | None = None,
+        created_at: datetime | None = None,
+    ) -> TimelineEvent:
+        """Put an event into the timeline of a contact, and return it; its name in lower case.
+
+        The contact is named by one of the two ids. Without *created_at* the event is of now. A lost
+        reply raises `OutcomeUnknownError`. https://devdocs.drift.com/docs/posting-timeline-events
+        """
+        if (contact_id is None) == (external_id is None):
+            raise InputError("contact_id", "give either contact_id or external_id")
+        body = inputs.given(
+            event=inputs.text("event", event),
+            contactId=inputs.optional(inputs.identity, "contact_id", contact_id),
+            externalId=inputs.optional(inputs.text, "external_id", external_id),
+            createdAt=inputs.moment("created_at", created_at),
+        )
+        return await self._send(ADD_TIMELINE_EVENT, body)
+
+    async def attributes(self) -> list[AttributeDefinition]:
+        """Return the definitions of the contact attributes in use.
+
+        https://devdocs.drift.com/docs/listing-custom-attributes
+        """
+        return await self._send(ATTRIBUTES)
+
+    async def unsubscribe(self, emails: Sequence[str]) -> None:
+        """Send no more mail to these addresses; unknown ones do no harm.
+
+        https://devdocs.drift.com/docs/contact-model
+        """
+        if isinstance(emails, str) or not emails:
+            raise InputError("emails", "must be a sequence of at least one address")
+        await self._send(
+            UNSUBSCRIBE, [inputs.email(f"emails[{n}]", one) for n, one in enumerate(emails)]
+        )
+
+
+def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    checked = inputs.attributes("attributes", attributes)
+    if not checked:
+        raise InputError("attributes", "must not be empty")
+    return {"attributes": checked}
+
+
+def _merged(
+    attributes: Mapping[str, Any] | None, email: str, external_id: str | None
+) -> dict[str, Any]:
+    """Return all attributes with the two that have arguments of their own."""
+    checked = inputs.attributes("attributes", attributes)
+    named = inputs.given(
+        email=inputs.email("email", email),
+        externalId=inputs.optional(inputs.text, "external_id", external_id),
+    )
+    for key, value in named.items():
+        if checked.setdefault(key, value) != value:
+            raise InputError(f"attributes.{key}", "must not differ from the argument")
+    return checked

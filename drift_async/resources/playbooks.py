@@ -1,0 +1,80 @@
+"""Playbooks: the scripted conversations of the organisation."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from ..core.codec import Frozen, Model, Word, model
+from ..core.endpoint import Endpoint, Resource
+from ..core.pager import Pager
+
+
+class ReportType(Word):
+    """What a playbook is measured by."""
+
+    BOOK_MORE_MEETINGS = "BOOK_MORE_MEETINGS"
+
+
+@model
+class PlaybookGoal(Model):
+    """A goal of a playbook, and what the bot says when it is reached."""
+
+    id: str
+    message: str | None = None
+
+
+@model
+class Playbook(Model):
+    """A playbook: https://devdocs.drift.com/docs/playbook-model-1
+
+    ``created_author_id`` and ``updated_author_id`` are users.
+    """
+
+    id: int
+    name: str | None = None
+    org_id: int | None = None
+    meta: Frozen | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_author_id: int | None = None
+    updated_author_id: int | None = None
+    interaction_id: int | None = None
+    report_type: ReportType | None = None
+    goals: tuple[PlaybookGoal, ...] | None = None
+
+
+@model
+class LandingPage(Model):
+    """A conversational landing page, and the playbook that runs there."""
+
+    playbook_id: int
+    playbook_name: str | None = None
+    landing_page_url: str | None = None
+
+
+ALL = Endpoint("GET", "/playbooks/list", list[Playbook], envelope="bare", scope="playbook_read")
+LANDING_PAGES = Endpoint(
+    "GET", "/playbooks/clp", list[LandingPage], envelope="bare", scope="playbook_read"
+)
+
+
+@attrs.define(eq=False, repr=False)
+class Playbooks(Resource):
+    """Scripted conversations: https://devdocs.drift.com/docs/playbook-model-1"""
+
+    def all(self) -> Pager[Playbook]:
+        """Return the playbooks that are enabled and active; one page holds them.
+
+        The service may answer with what it knew 10 minutes ago.
+        https://devdocs.drift.com/docs/get-playbooks
+        """
+        return self._pages(ALL)
+
+    async def landing_pages(self) -> list[LandingPage]:
+        """Return the conversational landing pages.
+
+        https://devdocs.drift.com/docs/playbook-model-1
+        """
+        return await self._send(LANDING_PAGES)

@@ -1,0 +1,64 @@
+"""`python -m drift_async.sandbox`: the sandbox as a process.
+
+Prints one line of JSON with `url`, `token` and `org_id` when it listens; logs to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+
+from . import Sandbox
+
+LOG = logging.getLogger("drift_async.sandbox")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m drift_async.sandbox", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--token", default="sandbox-token")
+    parser.add_argument("--rate", type=float, help="calls a second for each token")
+    parser.add_argument("--burst", type=int, default=1)
+    for name, count in (
+        ("contacts", 100),
+        ("conversations", 50),
+        ("messages", 3),
+        ("users", 5),
+        ("accounts", 20),
+        ("meetings", 20),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
+    parser.add_argument("--attachment-size", type=int, default=4096, metavar="BYTES")
+    parser.add_argument("--strict", action="store_true", help="no listing of all contacts")
+    parser.add_argument("--denied-status", type=int, choices=(401, 403), default=401)
+    parser.add_argument("--links-host", help="host in the links of the conversation listing")
+    return parser.parse_args()
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    async with Sandbox(**vars(arguments)) as box:
+        print(json.dumps({"url": box.url, "token": box.token, "org_id": box.org_id}), flush=True)
+        LOG.info("listening on %s", box.url)
+        await stop.wait()
+        LOG.info("stopping after %d requests", box.count)
+
+
+def main() -> None:
+    """Run until SIGINT or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(_run(_arguments()))
+
+
+if __name__ == "__main__":
+    main()

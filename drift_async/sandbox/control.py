@@ -1,0 +1,117 @@
+"""The control API under /_sandbox/: what `Sandbox` offers in process, for other processes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from .call import Json, Refusal, Reply, bad, listed, mapped, parse, text
+
+if TYPE_CHECKING:
+    from .server import Sandbox
+
+NUMBERS: Final = ("delay", "pause", "drip")
+WHOLE: Final = ("status", "short", "times", "skip")
+OTHERS: Final = ("operation", "headers", "body", "cut", "reset", "raw", "apply")
+
+
+def _requests(box: Sandbox, body: bytes) -> Reply:
+    rows = [
+        {
+            "method": one.method,
+            "raw_path": one.raw_path,
+            "headers": [list(pair) for pair in one.headers],
+            "body": base64.b64encode(one.body).decode(),
+            "operation": one.operation,
+            "status": one.status,
+            "applied": one.applied,
+        }
+        for one in box.seen
+    ]
+    return Reply({"count": box.count, "requests": rows})
+
+
+def _forget(box: Sandbox, body: bytes) -> Reply:
+    box.forget()
+    return Reply(status=204)
+
+
+def _checked(given: Json) -> Json:
+    """The arguments of `fail`, each of the right type."""
+    for key, value in given.items():
+        if key not in (*NUMBERS, *WHOLE, *OTHERS):
+            raise bad(key, "is not known")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key in NUMBERS and not number:
+            raise bad(key, "must be a number")
+        if (
+            key in WHOLE
+            and not (number and isinstance(value, int))
+            and not (key in ("status", "times") and value is None)
+        ):
+            raise bad(key, "must be an integer")
+        if (key == "reset" and not isinstance(value, bool)) or (
+            key == "apply" and not isinstance(value, bool | None)
+        ):
+            raise bad(key, "must be true or false")
+    if given.get("headers") is not None:
+        for name, value in mapped(given["headers"], "headers").items():
+            text(value, f"headers.{name}", blank=True)
+    if given.get("raw") is not None:
+        try:
+            given = {**given, "raw": base64.b64decode(text(given["raw"], "raw"), validate=True)}
+        except (binascii.Error, ValueError):
+            raise bad("raw", "must be base64") from None
+    return given
+
+
+def _fail(box: Sandbox, body: bytes) -> Reply:
+    given = _checked(mapped(parse(body), "body"))
+    operation = text(given.pop("operation", None), "operation")
+    try:
+        box.fail(operation, **given)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+    return Reply({}, 201)
+
+
+def _heal(box: Sandbox, body: bytes) -> Reply:
+    box.heal()
+    return Reply(status=204)
+
+
+def _token(box: Sandbox, body: bytes) -> Reply:
+    given = mapped(parse(body), "body")
+    token, scopes, expires = given.get("token"), given.get("scopes"), given.get("expires")
+    if scopes is not None:
+        scopes = [text(one, f"scopes[{i}]") for i, one in enumerate(listed(scopes, "scopes"))]
+    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
+        raise bad("expires", "must be a number of seconds")
+    try:
+        box.add_token(text(token, "token"), scopes, expires=expires)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+    return Reply({}, 201)
+
+
+ROUTES: Final[dict[str, dict[str, Callable[[Any, bytes], Reply]]]] = {
+    "/_sandbox/requests": {"GET": _requests, "DELETE": _forget},
+    "/_sandbox/faults": {"POST": _fail, "DELETE": _heal},
+    "/_sandbox/tokens": {"POST": _token},
+}
+
+
+def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
+    """Answer one control request."""
+    methods = ROUTES.get(path.partition("?")[0].removesuffix("/"))
+    if methods is None:
+        return Refusal(404, "no such control path").reply(scim=False)
+    if method not in methods:
+        headers = [("Allow", ", ".join(methods))]
+        return Refusal(405, "no such method here", headers=headers).reply(scim=False)
+    try:
+        return methods[method](box, body)
+    except Refusal as refusal:
+        return refusal.reply(scim=False)

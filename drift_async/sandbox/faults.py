@@ -1,0 +1,172 @@
+"""Scripted faults: what to break, how often, and how it looks on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import attrs
+from aiohttp import web
+
+from .call import ABSENT, Refusal, Reply
+from .routes import NAMES
+
+ANY: Final = "*"
+HTML: Final = "<html><head><title>{0} {1}</title></head><body><h1>{0} {1}</h1></body></html>\n"
+
+
+@attrs.define
+class Fault:
+    """One scripted fault; see `Sandbox.fail` for what the fields mean."""
+
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+    body: Any = None
+    delay: float = 0.0
+    pause: float = 0.0
+    cut: str | None = None
+    reset: bool = False
+    short: int = 0
+    raw: bytes | None = None
+    drip: float = 0.0
+    alter: Callable[[Any], Any] | None = None
+    apply: bool | None = None
+    times: int | None = 1
+    skip: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if self.cut not in (None, "before", "after"):
+            raise ValueError("cut must be None, 'before' or 'after'")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError("status must be 200 to 599")
+        if self.times is not None and self.times < 1:
+            raise ValueError("times must be at least 1, or None for ever")
+        if min(self.delay, self.pause, self.drip, self.short, self.skip) < 0:
+            raise ValueError("delay, pause, drip, short and skip must not be negative")
+        if self.reset and self.raw is None and not self.short:
+            self.cut = self.cut or "before"
+
+    @property
+    def runs(self) -> bool:
+        """Whether the request is carried out."""
+        if self.apply is not None:
+            return self.apply
+        return self.cut == "after" or not (self.cut or self.status or self.raw is not None)
+
+    @property
+    def silent(self) -> bool:
+        """Whether no HTTP reply goes out."""
+        return self.cut is not None or self.raw is not None
+
+    def shape(self, reply: Reply | None, *, scim: bool) -> Reply:
+        """The reply to send: a made-up one, or the true one with changes."""
+        if reply is None or self.status is not None:
+            reply = _made_up(self.status or 200, scim=scim)
+        if self.alter is not None and reply.value is not ABSENT:
+            reply.value = self.alter(reply.value)
+        if self.body is not None:
+            body = self.body if isinstance(self.body, bytes | str) else json.dumps(self.body)
+            reply.content = body.encode() if isinstance(body, str) else body
+        for name, value in (self.headers or {}).items():
+            if name.lower() == "content-type":
+                reply.content_type = value
+            else:
+                kept = [pair for pair in reply.headers if pair[0].lower() != name.lower()]
+                reply.headers = [*kept, (name, value)]
+        return reply
+
+    async def send(self, request: web.BaseRequest, reply: web.Response) -> web.StreamResponse:
+        """Put the fault on the wire."""
+        await asyncio.sleep(self.delay)
+        if self.silent:
+            if self.cut is None and request.transport is not None:
+                request.transport.write(self.raw or b"")
+            self._hang_up(request)
+            return web.Response()
+        if not (self.pause or self.drip or self.short):
+            return reply
+        body = reply.body
+        assert isinstance(body, bytes)
+        stream = web.StreamResponse(status=reply.status, headers=reply.headers)
+        stream.content_length = len(body)
+        with contextlib.suppress(ConnectionError):  # the client may have had enough
+            await stream.prepare(request)
+            await asyncio.sleep(self.pause)
+            step = 1 if self.drip else max(1, len(body))
+            for start in range(0, max(0, len(body) - self.short), step):
+                if self.drip:
+                    await asyncio.sleep(self.drip)
+                await stream.write(body[start : min(start + step, len(body) - self.short)])
+        if self.short:
+            self._hang_up(request)
+        return stream
+
+    def _hang_up(self, request: web.BaseRequest) -> None:
+        transport = request.transport
+        if transport is None:
+            return
+        if self.reset:
+            peer: socket.socket = transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
+
+
+def _made_up(status: int, *, scim: bool) -> Reply:
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
+    if status in (502, 503, 504):  # these come from gateways, which speak HTML
+        return Reply(
+            status=status, content=HTML.format(status, phrase).encode(), content_type="text/html"
+        )
+    if status >= 400:
+        return Refusal(status, f"{phrase} (scripted)").reply(scim=scim)
+    return Reply(status=status)
+
+
+class Faults:
+    """The scripted faults, a queue for each operation. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._queues: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def add(self, operation: str, fault: Fault) -> None:
+        """Queue a fault for an operation, or for every request with `*`."""
+        if operation != ANY and operation not in NAMES:
+            raise ValueError(f"operation: there is no {operation!r}")
+        with self._lock:
+            self._queues[operation].append(fault)
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._queues.clear()
+
+    def take(self, operation: str | None) -> Fault | None:
+        """The fault for this request, if one is due."""
+        if not self._queues:
+            return None
+        with self._lock:
+            for name in (operation, ANY):
+                queue = self._queues.get(name or "")
+                if not queue:
+                    continue
+                fault = queue[0]
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
+                if fault.times is not None:
+                    fault.times -= 1
+                    if not fault.times:
+                        queue.popleft()
+                return fault
+        return None

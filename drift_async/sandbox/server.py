@@ -1,0 +1,387 @@
+"""The listener: reads a request, checks token, scope and limits, records, answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, unquote
+
+import attrs
+from aiohttp import web
+from multidict import CIMultiDict
+
+from . import control
+from .call import MAX_BODY, Call, Refusal, Reply, Token
+from .faults import Fault, Faults
+from .limits import Limits
+from .routes import OPERATIONS, SCOPES, Match, Operation, match
+from .seed import Seed
+from .store import Store
+
+
+@attrs.frozen
+class Seen:
+    """One request as it arrived. `status` is None when no reply went out."""
+
+    method: str
+    raw_path: str
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    body: bytes
+    operation: str | None
+    status: int | None = None
+    applied: bool = False
+
+
+class Sandbox:
+    """A stand-in for the Drift API on localhost, with state.
+
+    >>> async with Sandbox(contacts=3) as box:
+    ...     box.env  # DRIFT_TOKEN and DRIFT_BASE_URL
+
+    The counts say how many rows of each kind are there from the start; rows are made when asked
+    for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
+    number 1 has at least 130. `rate` (calls a second for each token) and `burst` set the limit;
+    without `rate` only the report calls are limited. `now` is the wall clock, `clock` the
+    monotonic one, both in seconds. `strict` refuses the listing of contacts without a query;
+    `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
+    links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
+    `client_id` and `client_secret` are the pair that uninstalls the app. `seen` keeps the last
+    `keep` requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str = "sandbox-token",
+        org_id: int = 123_458,
+        contacts: int = 100,
+        conversations: int = 50,
+        messages: int = 3,
+        users: int = 5,
+        accounts: int = 20,
+        playbooks: int = 3,
+        meetings: int = 20,
+        attachment_size: int = 4096,
+        rate: float | None = None,
+        burst: int = 1,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        strict: bool = False,
+        denied_status: int = 401,
+        links_host: str | None = None,
+        erase_delay: float = 0.0,
+        client_id: str = "sandbox-client",
+        client_secret: str = "sandbox-secret",
+        keep: int = 10_000,
+    ) -> None:
+        counts = contacts, conversations, messages, accounts, playbooks, meetings, attachment_size
+        if min(counts) < 0 or users < 1 or keep < 1 or burst < 1:
+            raise ValueError("counts must not be negative; users, keep and burst at least 1")
+        if rate is not None and not rate > 0:
+            raise ValueError("rate must be above 0, or None for no limit")
+        if denied_status not in (401, 403):
+            raise ValueError("denied_status must be 401 or 403")
+        self.token: Final = token
+        self.org_id: Final = org_id
+        self.count = 0
+        self._address = host, port
+        self._now, self._clock = now, clock
+        self._denied = denied_status
+        self._keep = keep
+        self._limits = Limits(rate, burst)
+        self._faults = Faults()
+        self._seen: dict[int, Seen] = {}
+        self._lock = threading.Lock()
+        self._runner: web.ServerRunner | None = None
+        self._url: str | None = None
+        seed = Seed(
+            org_id=org_id,
+            contacts=contacts,
+            conversations=conversations,
+            messages=messages,
+            users=users,
+            accounts=accounts,
+            playbooks=playbooks,
+            meetings=meetings,
+            attachment_size=attachment_size,
+        )
+        self._store = Store(
+            seed=seed,
+            strict=strict,
+            links_host=links_host,
+            client=(client_id, client_secret),
+            erase_delay=erase_delay,
+            today=int(now()) // 3600 * 3_600_000,
+        )
+        self.add_token(token)
+
+    # the listener
+
+    async def open(self) -> None:
+        """Start to listen; OSError when the port is taken."""
+        if self._runner is not None:
+            raise RuntimeError("the sandbox is open already")
+        server = web.Server(
+            self._serve, access_log=None, auto_decompress=False, keepalive_timeout=600.0
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=0.05)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, *self._address).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        host, port = runner.addresses[0][:2]
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._runner = runner
+
+    async def close(self) -> None:
+        """Stop to listen and drop all connections; a second time does nothing."""
+        runner, self._runner, self._url = self._runner, None, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # what tests ask and set; safe from any thread
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        if self._url is None:
+            raise RuntimeError("the sandbox is not open")
+        return self._url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment variables that point a client here."""
+        return {"DRIFT_TOKEN": self.token, "DRIFT_BASE_URL": self.url}
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All rows the sandbox answers."""
+        return OPERATIONS
+
+    @property
+    def seen(self) -> list[Seen]:
+        """The requests in order of arrival; `count` says how many came in all."""
+        with self._lock:
+            return list(self._seen.values())
+
+    def forget(self) -> None:
+        """Clear `seen`; `count` goes on."""
+        with self._lock:
+            self._seen.clear()
+
+    def add_token(
+        self, token: str, scopes: Iterable[str] | None = None, *, expires: float | None = None
+    ) -> None:
+        """Accept a token with these scopes (None: all) for `expires` seconds (None: for ever)."""
+        chosen = SCOPES if scopes is None else frozenset(scopes)
+        if unknown := chosen - SCOPES:
+            raise ValueError(f"scopes: there is no {min(unknown)!r}")
+        now = self._now()
+        end = None if expires is None else now + expires
+        self._store.tokens[token] = Token(token, chosen, now, end)
+
+    def revoke(self, token: str) -> None:
+        """Stop to accept a token."""
+        self._store.tokens.pop(token, None)
+
+    def fail(
+        self,
+        operation: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        delay: float = 0.0,
+        pause: float = 0.0,
+        cut: str | None = None,
+        reset: bool = False,
+        short: int = 0,
+        raw: bytes | None = None,
+        drip: float = 0.0,
+        alter: Callable[[Any], Any] | None = None,
+        apply: bool | None = None,
+        times: int | None = 1,
+        skip: int = 0,
+    ) -> None:
+        """Script a fault for an operation (dotted name, or `*` for every request).
+
+        `status`, `headers` and `body` (bytes, text or JSON) replace those of the reply; `alter`
+        changes its JSON value. `delay` waits before the head, `pause` between head and body,
+        `drip` before each byte of the body. `cut` closes the connection "before" or "after" the
+        request is carried out; `reset` does it with RST. `short` holds back the last bytes, then
+        closes; `raw` goes out instead of any HTTP. A request is carried out unless `status`,
+        `raw` or `cut="before"` is given; `apply` overrules that. The fault is used `times` times
+        (None: for ever) after `skip` requests passed; those of one operation follow each other.
+        ValueError for arguments that make no sense.
+        """
+        fault = Fault(
+            status=status,
+            headers=headers,
+            body=body,
+            delay=delay,
+            pause=pause,
+            cut=cut,
+            reset=reset,
+            short=short,
+            raw=raw,
+            drip=drip,
+            alter=alter,
+            apply=apply,
+            times=times,
+            skip=skip,
+        )
+        self._faults.add(operation, fault)
+
+    def heal(self) -> None:
+        """Forget all scripted faults."""
+        self._faults.clear()
+
+    # one request
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body, fits = await _read(request)
+        target = _latin(request.raw_path)
+        if target.startswith("/_sandbox/"):
+            return _respond(control.answer(self, request.method, target, body))
+        path, query, scim = _split(target)
+        found = match(request.method, path, query)
+        name = found.operation.name if found.operation else None
+        number = self._arrived(request, target, body, name)
+        fault = self._faults.take(name)
+        reply, applied = None, False
+        if fault is None or fault.runs:
+            reply, applied = self._answer(request, found, query, body, fits, scim=scim)
+        if fault is not None:
+            reply = fault.shape(reply, scim=scim)
+        assert reply is not None
+        silent = fault is not None and fault.silent
+        self._record(number, None if silent else reply.status, applied)
+        reply.headers.append(("X-Request-Id", f"sandbox-{number:08d}"))
+        response = _respond(reply)
+        return response if fault is None else await fault.send(request, response)
+
+    def _arrived(
+        self, request: web.BaseRequest, target: str, body: bytes, operation: str | None
+    ) -> int:
+        raw = request.raw_headers
+        headers = tuple([(k.decode("latin-1"), v.decode("latin-1")) for k, v in raw])
+        with self._lock:
+            self.count += 1
+            self._seen[self.count] = Seen(request.method, target, headers, body, operation)
+            if len(self._seen) > self._keep:
+                del self._seen[next(iter(self._seen))]
+            return self.count
+
+    def _record(self, number: int, status: int | None, applied: bool) -> None:
+        with self._lock:
+            one = self._seen.get(number)
+            if one is not None:
+                raw = one.method, one.raw_path, one.headers, one.body, one.operation
+                self._seen[number] = Seen(*raw, status, applied)
+
+    def _answer(
+        self,
+        request: web.BaseRequest,
+        found: Match,
+        query: Mapping[str, list[str]],
+        body: bytes,
+        fits: bool,
+        *,
+        scim: bool,
+    ) -> tuple[Reply, bool]:
+        """The true reply, and whether the request was carried out."""
+        clock = self._clock()
+        self._store.erase_due(clock)
+        try:
+            if found.operation is None:
+                if not found.allowed:
+                    raise Refusal(404, "no such path")
+                headers = [("Allow", ", ".join(found.allowed))]
+                raise Refusal(405, "no such method here", headers=headers)
+            token = self._admit(request, found.operation, clock)
+            if not fits:
+                raise Refusal(413, f"body: over {MAX_BODY} bytes")
+            call = Call(
+                method=request.method,
+                params=found.params,
+                query=query,
+                body=body,
+                header=request.headers,
+                origin=f"http://{request.headers.get('Host') or self.url[7:]}",
+                token=token,
+                now=int(self._now() * 1000),
+                clock=clock,
+                store=self._store,
+            )
+            return found.operation.handle(call), True
+        except Refusal as refusal:
+            return refusal.reply(scim=scim), False
+
+    def _admit(self, request: web.BaseRequest, row: Operation, clock: float) -> Token | None:
+        """The token of the request, if it is good for the operation and within its limit."""
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        token = self._store.tokens.get(text.strip()) if scheme.lower() == "bearer" else None
+        if token and token.expires is not None and token.expires <= self._now():
+            token = None
+        if token is None and row.name != "app.token_info":
+            headers = [("WWW-Authenticate", 'Bearer error="invalid_token"')]
+            raise Refusal(self._denied, "the token is missing or not valid", headers=headers)
+        wait = self._limits.wait(row.budget, token.text if token else "", clock)
+        if wait:
+            raise Refusal(429, "too many calls", headers=[("Retry-After", str(wait))])
+        if token and row.scope and row.scope not in token.scopes:
+            raise Refusal(403, f"the token lacks the scope {row.scope}")
+        return token
+
+
+def _latin(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
+    """Decoded path segments, query, and whether the path is SCIM's."""
+    path, _, text = target.partition("?")
+    if not path.startswith("/"):  # a proxy's client sends the whole URL
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    segments = path.removesuffix("/").split("/")[1:]
+    if "%" in path:
+        segments = [unquote(segment) for segment in segments]
+    query: dict[str, list[str]] = {}
+    for key, value in parse_qsl(text, keep_blank_values=True) if text else ():
+        query.setdefault(key, []).append(value)
+    return segments, query, "scim" in segments[:2]
+
+
+async def _read(request: web.BaseRequest) -> tuple[bytes, bool]:
+    """The body, and whether it fits; of a longer one only the beginning."""
+    if not request.body_exists:
+        return b"", True
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return bytes(body), False
+    return bytes(body), True
+
+
+def _respond(reply: Reply) -> web.Response:
+    headers = CIMultiDict(reply.headers)
+    body = reply.payload()
+    if body or reply.status not in (204, 304):
+        headers.setdefault("Content-Type", reply.content_type)
+    return web.Response(status=reply.status, body=body, headers=headers)

@@ -1,0 +1,58 @@
+"""The blocking counterparts of what is walked: written by hand, one crossing for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Self, TypeVar
+
+from ..core import pager as _async
+from ..core.pager import Page
+from .loop import Loop
+
+T = TypeVar("T")
+
+
+class Pager(Generic[T]):
+    """A list of any length, fetched page by page as it is walked.
+
+    ``for item in pager`` walks the items, ``for page in pager.pages()`` the pages. While one page
+    is being used, the next is being fetched. Nothing is sent before the first step, and each walk
+    starts anew.
+    """
+
+    def __init__(self, core: _async.Pager[T], loop: Loop) -> None:
+        self._core = core
+        self._loop = loop
+
+    def pages(self) -> Pages[T]:
+        """Return an iterator over the pages."""
+        return Pages(self._core.pages(), self._loop)
+
+    def __iter__(self) -> Iterator[T]:
+        for page in self.pages():
+            yield from page.items
+
+    def collect(self, *, limit: int | None = None) -> list[T]:
+        """Return all items, or the first *limit*, as a list."""
+        return self._loop.run(self._core.collect(limit=limit))
+
+    def first(self) -> T | None:
+        """Return the first item, or None when there is none. Takes one request."""
+        return self._loop.run(self._core.first())
+
+
+class Pages(Generic[T]):
+    """An iterator over pages. After an error, the next step asks for the same page again."""
+
+    def __init__(self, core: _async.Pages[T], loop: Loop) -> None:
+        self._core = core
+        self._loop = loop
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Page[T]:
+        try:
+            return self._loop.run(self._core.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None

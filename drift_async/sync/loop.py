@@ -1,0 +1,309 @@
+"""The event-loop thread of a blocking client, and the way across to it.
+
+A call crosses by a deque, one wake-up of the loop, and a lock to wait on: about a third of what a
+general-purpose portal costs. The thread ends with the client: by `close`, when the client is
+collected, or at interpreter exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, Protocol, TypeVar
+
+import anyio
+
+from ..errors import ClosedError, ForkError, WrongLoopError
+
+T = TypeVar("T")
+
+EXIT_BOUND = 5.0
+"""Seconds that closing may take at interpreter exit."""
+
+INTERRUPT_BOUND = 1.0
+"""Seconds that Ctrl-C waits for the call it has cancelled."""
+
+
+class Lifecycle(Protocol):
+    """The client of the awaited face."""
+
+    async def open(self) -> object: ...
+    async def close(self) -> None: ...
+
+
+class Loop:
+    """Runs the coroutines of one client on its thread; opens the client at the first call."""
+
+    def __init__(self, client: Lifecycle) -> None:
+        self._client = client
+        self._thread: Thread | None = None
+        self._lock = threading.Lock()
+        self._refusal: Callable[[], Exception] | None = None
+        self._held = False
+        self._finalizer: weakref.finalize[[Thread, Lifecycle], Loop] | None = None
+        _loops.add(self)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await *coroutine* on the loop thread, in the caller's context, and return its result."""
+        thread = self._thread
+        if thread is None:
+            try:
+                thread = self._begin()
+            except BaseException:
+                coroutine.close()
+                raise
+        return thread.run(coroutine)
+
+    def read(self, look: Callable[[], T]) -> T:
+        """Return what *look* gives; on the loop thread if there is one, so that nothing moves."""
+        thread = self._thread
+        return look() if thread is None else thread.run(_looked(look))
+
+    def open(self, client: Lifecycle) -> None:
+        """Open the client and hold it open: a forked child may then not use it."""
+        if client is not self._client:
+            _refused(client.open())
+        self._refusal = None
+        self._begin()
+        self._held = True
+
+    def close(self, client: Lifecycle) -> None:
+        """Close the client and end the thread; the client stays closed until `open`."""
+        if client is not self._client:
+            _refused(client.close())
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._held = False
+            self._refusal = self._refusal or _closed
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        if thread is not None:
+            try:
+                thread.run(self._client.close())
+            finally:
+                thread.stop()
+
+    def _begin(self) -> Thread:
+        with self._lock:
+            if self._thread is not None:
+                return self._thread
+            if self._refusal is not None:
+                raise self._refusal()
+            thread = Thread()
+            try:
+                thread.run(self._client.open())
+            except BaseException:
+                thread.stop()
+                raise
+            self._finalizer = weakref.finalize(self, _finish, thread, self._client)
+            self._thread = thread
+            return thread
+
+    def _after_fork(self) -> None:
+        """In the child: let go of the parent's thread and sockets without touching them."""
+        self._lock = threading.Lock()
+        thread, self._thread = self._thread, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if thread is not None:
+            thread.abandon()
+            getattr(self._client, "_abandon", _nothing)()
+        if self._held:
+            self._refusal = _forked
+        self._held = False
+
+
+def _nothing() -> None:
+    """Stand in for `_abandon` of what holds no connections."""
+
+
+def _closed() -> Exception:
+    return ClosedError("the client is closed; open() makes it usable again")
+
+
+def _forked() -> Exception:
+    return ForkError(
+        "this client was opened before the fork: open it in the child, or leave the opening to it"
+    )
+
+
+def _refused(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run the opening or closing of a view, which raises at once."""
+    coroutine.send(None)
+
+
+async def _looked(look: Callable[[], T]) -> T:
+    return look()
+
+
+class Call:
+    """One coroutine on its way across and back."""
+
+    __slots__ = ("_context", "_coroutine", "_error", "_over", "_result", "_task")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+        self._context = copy_context()
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin, on the loop thread."""
+        self._task = loop.create_task(self._drive(), context=self._context)
+
+    def refuse(self, error: BaseException) -> None:
+        """End a call that never began."""
+        self._coroutine.close()
+        self._error = error
+        self._over.release()
+
+    def cancel(self) -> None:
+        """Cancel it, on the loop thread."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait(self, seconds: float) -> bool:
+        """Tell whether it is over within *seconds*."""
+        return self._over.acquire(timeout=seconds)
+
+    def notes(self) -> list[str]:
+        """Return what a cancelled call has to say: that it may have been applied."""
+        return getattr(self._error, "__notes__", [])
+
+    def result(self) -> Any:
+        """Return what came of it, or raise it."""
+        if self._error is None:
+            return self._result
+        try:
+            if isinstance(self._error, asyncio.CancelledError):
+                raise ClosedError("the client was closed while the call was under way")
+            raise self._error
+        finally:
+            self._error = None  # its traceback refers to this frame
+
+    async def _drive(self) -> None:
+        try:
+            self._result = await self._coroutine
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            self._error = error
+        finally:
+            self._over.release()
+
+
+class Thread:
+    """A daemon thread that runs an event loop until told to stop."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Call] = deque()
+        self._awake = False
+        self._stopped = False
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=anyio.run,
+            args=(self._main, ready),
+            kwargs={"backend_options": {"use_uvloop": _has_uvloop()}},
+            name="drift-async",
+            daemon=True,
+        )
+        self._thread.start()
+        ready.wait()
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        ready.set()
+        await self._end.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], bound: float | None = None) -> T:
+        """Return the coroutine's result; after *bound* seconds raise TimeoutError."""
+        if threading.get_ident() == self._thread.ident:
+            coroutine.close()
+            raise WrongLoopError("a blocking call was made on the client's own loop thread")
+        call = Call(coroutine)
+        self._calls.append(call)
+        if not self._awake:
+            self._awake = True
+            try:
+                self._loop.call_soon_threadsafe(self._start)
+            except RuntimeError:  # the loop is closed
+                self._stopped = True
+        if self._stopped:
+            self._refuse_waiting()
+        try:
+            if bound is not None and not call.wait(bound):
+                raise TimeoutError
+            # Windows cannot interrupt an endless wait.
+            while bound is None and not call.wait(3600 if os.name == "posix" else 1):
+                pass
+        except BaseException as stop:
+            # Ctrl-C must not leave the request running.
+            self._loop.call_soon_threadsafe(call.cancel)
+            call.wait(INTERRUPT_BOUND)
+            for note in call.notes():
+                stop.add_note(note)
+            raise
+        result: T = call.result()
+        return result
+
+    def stop(self) -> None:
+        """End the loop and the thread; what is still under way ends with `ClosedError`."""
+        self._stopped = True
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(EXIT_BOUND)
+        self._refuse_waiting()
+
+    def abandon(self) -> None:
+        """Keep this thread's remains for ever: collected, they would touch the parent's sockets."""
+        self._loop.set_exception_handler(lambda loop, context: None)
+        _inherited.append(self)
+
+    def _start(self) -> None:
+        # Cleared first: who appends after the last look sees it and wakes the loop again.
+        self._awake = False
+        while self._calls:
+            self._calls.popleft().start(self._loop)
+
+    def _refuse_waiting(self) -> None:
+        while self._calls:
+            self._calls.popleft().refuse(_closed())
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401  # optional, and slow to import
+    except ImportError:
+        return False
+    return True
+
+
+def _finish(thread: Thread, client: Lifecycle) -> None:
+    """Close a client that was forgotten: collected while open, or open at interpreter exit."""
+    if threading.get_ident() == thread._thread.ident:
+        # The collector ran on the loop thread, which cannot wait for itself.
+        threading.Thread(target=_finish, args=(thread, client), daemon=True).start()
+        return
+    try:
+        thread.run(client.close(), EXIT_BOUND)
+    except (TimeoutError, ClosedError):
+        return  # the thread is a daemon and ends with the process
+    thread.stop()
+
+
+def _after_fork_in_child() -> None:
+    for loop in list(_loops):
+        loop._after_fork()
+
+
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_inherited: list[Thread] = []
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,119 @@
+"""The project's tasks. `nox` alone does what a change has to pass; `nox -l` lists all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+GROUPS = PROJECT["dependency-groups"]
+# The supported Pythons are those of the classifiers, and nowhere else.
+PYTHONS = [
+    found[1]
+    for line in PROJECT["project"]["classifiers"]
+    if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line))
+]
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "twin", "tests"]
+nox.options.reuse_venv = "yes"
+
+
+def interpreter(version: str) -> str | None:
+    """Return a working interpreter of that version; one whose `-V` fails counts as absent.
+
+    Version managers put stand-ins on the path that fail for versions not switched on, so their own
+    folders are looked through as well.
+    """
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    folders += sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin"))
+    for folder in folders:
+        python = folder / f"python{version}"
+        if python.is_file():
+            answer = subprocess.run([python, "-V"], capture_output=True, text=True, check=False)
+            if answer.returncode == 0 and answer.stdout.startswith(f"Python {version}"):
+                return str(python)
+    return None
+
+
+FOUND = [python for version in PYTHONS if (python := interpreter(version))]
+NEWEST = FOUND[-1:] or [None]
+OLDEST = FOUND[:1] or [None]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, and which part of the house imports which."""
+    session.install("-e", ".[cli]", *GROUPS["lint"])
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, of both faces and of the tests."""
+    session.install("-e", ".[cli]", *GROUPS["types"], *GROUPS["test"], *GROUPS["bench"])
+    session.run("mypy")
+
+
+@nox.session
+def twin(session: nox.Session) -> None:
+    """Check that the blocking twin is what the generator writes; `-- --write` writes it."""
+    session.install("-e", ".")
+    check = () if "--write" in session.posargs else ("--check",)
+    session.run("python", "-m", "drift_async.sync.mirror", *check)
+
+
+@nox.session(python=OLDEST)
+def tests(session: nox.Session) -> None:
+    """Run the whole suite on the oldest supported Python that is here."""
+    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def newest(session: nox.Session) -> None:
+    """Run the short path through everything on the newest Python that is here."""
+    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.run("pytest", "-m", "smoke", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the short path on the lowest versions of what is required."""
+    floors = [
+        re.sub(r">=([^,]+).*", r"==\1", requirement)
+        for requirement in tomllib.loads(Path("pyproject.toml").read_text())["project"][
+            "dependencies"
+        ]
+    ]
+    session.install("-e", ".[cli]", *GROUPS["test"], *floors)
+    session.run("pytest", "-m", "smoke", *session.posargs)
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """Run the short path with orjson and uvloop installed."""
+    session.install("-e", ".[cli,fast]", *GROUPS["test"])
+    session.run("pytest", "-m", "smoke", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run what takes long: load, kill loops, wall-clock timing (600 s a test)."""
+    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.run("pytest", "-m", "slow", "--timeout", "600", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the peers; exits 1 when a target is missed. Not part of the default."""
+    session.install("-e", ".", *GROUPS["bench"])
+    session.run("python", "benchmarks/overhead.py", *session.posargs)

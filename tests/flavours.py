@@ -1,0 +1,47 @@
+"""Gives a blocking object awaitable methods, so that one test body serves both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+
+def awaitable(value: Any) -> Any:
+    """Return a part of the blocking face with the manners of the awaited one; all else as it is."""
+    return Awaitable(value) if hasattr(value, "_core") else value
+
+
+class Awaitable:
+    """Runs each method that is a coroutine on the awaited face in a worker thread."""
+
+    def __init__(self, twin: Any) -> None:
+        self.twin = twin
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self.twin, name)
+        if inspect.iscoroutinefunction(getattr(self.twin._core, name, None)):
+
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                return awaitable(await asyncio.to_thread(member, *args, **kwargs))
+
+            return call
+        if inspect.ismethod(member):
+            return lambda *args, **kwargs: awaitable(member(*args, **kwargs))
+        return awaitable(member)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.twin.__enter__)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await asyncio.to_thread(self.twin.__exit__, *error)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        iterator, end = iter(self.twin), object()
+        while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+            yield item
+
+    def __repr__(self) -> str:
+        return repr(self.twin)

@@ -1,0 +1,1 @@
+"""Tests of the sandbox: raw text over sockets, no client of ours."""
