@@ -118,7 +118,7 @@ class Caller:
     ) -> Reply:
         """Return the reply of a 2xx status, or raise what stands in its way."""
         site = self.site
-        connection = site.use().connection
+        live = site.use()
         limiter = site.limiters.get(endpoint.budget) or site.limiters["default"]
         clock = site.clock
         began = clock()
@@ -128,10 +128,12 @@ class Caller:
         while True:
             if not limiter.take():
                 await self._pace(limiter, endpoint, deadline, attempts, began, doubt)
+            if site.live is not live:
+                raise _closed(endpoint, doubt)
             attempts += 1
             until = min(deadline, clock() + self.attempt_timeout)
             try:
-                outcome = await connection.attempt(
+                outcome = await live.connection.attempt(
                     endpoint.method, target, body, until=until, sink=sink
                 )
             except asyncio.CancelledError as stop:
@@ -189,6 +191,12 @@ class Caller:
             elapsed=self.site.clock() - began,
             reason="deadline",
         )
+
+
+def _closed(endpoint: Endpoint[Any], doubt: bool) -> ClosedError:
+    error = ClosedError(f"{endpoint.name}: the client was closed while the call was under way")
+    error.applied = None if doubt else False
+    return error
 
 
 def _error(

@@ -102,9 +102,13 @@ class Connection:
         await self._session.close()
 
     def abandon(self) -> None:
-        """Let go without touching the sockets: in a forked child they are the parent's."""
-        _inherited.append((self._session.connector, self._session._loop))
+        """Let go without touching the sockets: their loop has ended, or is a parent process's."""
+        connector = self._session.connector
         self._session.detach()
+        if connector is not None:
+            # Collected, it would take its sockets out of a poll set that the parent goes on using.
+            connector._closed = True
+            _inherited.append(connector)
 
     async def attempt(
         self,
@@ -200,5 +204,4 @@ def _named(error: BaseException) -> str:
     return type(error).__name__ if number is None else f"{type(error).__name__}, errno {number}"
 
 
-# Objects of a parent process: were they collected, their sockets would be shut.
 _inherited: list[object] = []

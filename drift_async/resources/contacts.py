@@ -173,7 +173,7 @@ class Contacts(Resource):
         """Set the given attributes, and return the contact; the others stay as they are.
 
         An unknown key makes a custom attribute. The API takes no null: None raises `InputError`.
-        https://devdocs.drift.com/docs/updating-a-contact
+        https://devdocs.drift.com/docs/contact-model
         """
         return await self._send(UPDATE, _changes(attributes), contact_id=contact_id)
 
@@ -183,7 +183,7 @@ class Contacts(Resource):
         """Set attributes of the contact with this id of yours, and return the contact.
 
         With *id_type* ``drift`` or ``internal`` the id is read as Drift's own.
-        https://devdocs.drift.com/docs/updating-a-contact
+        https://devdocs.drift.com/docs/contact-model
         """
         return await self._send(
             UPDATE_BY_EXTERNAL_ID,

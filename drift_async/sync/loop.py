@@ -206,10 +206,11 @@ class Thread:
         self._awake = False
         self._stopped = False
         ready = threading.Event()
+        # Never uvloop: libuv joins its thread pool when a process exits, and in a forked child,
+        # where those threads are not, that is a segmentation fault.
         self._thread = threading.Thread(
             target=anyio.run,
             args=(self._main, ready),
-            kwargs={"backend_options": {"use_uvloop": _has_uvloop()}},
             name="drift-async",
             daemon=True,
         )
@@ -274,14 +275,6 @@ class Thread:
     def _refuse_waiting(self) -> None:
         while self._calls:
             self._calls.popleft().refuse(_closed())
-
-
-def _has_uvloop() -> bool:
-    try:
-        import uvloop  # noqa: F401  # optional, and slow to import
-    except ImportError:
-        return False
-    return True
 
 
 def _finish(thread: Thread, client: Lifecycle) -> None:

@@ -1,0 +1,181 @@
+"""Tokens, scopes, rate limits, and what is refused before any handler runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from drift_async.sandbox import Sandbox
+
+from .conftest import NOW
+from .wire import ask, exchange, parse
+
+pytestmark = pytest.mark.anyio
+
+GET = "GET /contacts/15811400001"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_bad_token_is_refused(status: int) -> None:
+    now = [NOW]
+    async with Sandbox(denied_status=status, now=lambda: now[0]) as box:
+        box.add_token("old", expires=10)
+        box.add_token("dead")
+        assert (await ask(box, GET, token="old")).status == 200
+        assert (await ask(box, GET, token="dead")).status == 200
+        box.revoke("dead")
+        now[0] += 10
+        basic = "Authorization: Basic sandbox-token\r\n"
+        for answer in (
+            await ask(box, GET, token=None),
+            await ask(box, GET, token=None, extra=basic),
+            await ask(box, GET, token=""),
+            *[await ask(box, GET, token=one) for one in ("old", "dead", "unknown")],
+        ):
+            assert answer.status == status
+            assert answer.json["error"]["type"] == "authentication_error"
+            assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+            assert not box.seen[-1].applied
+
+
+@pytest.mark.parametrize("name", [row.name for row in Sandbox().operations])
+async def test_the_scope_of_a_row_is_needed_and_enough(box: Sandbox, name: str) -> None:
+    [row] = [one for one in box.operations if one.name == name]
+    path = row.path.replace("{id}", "1").replace("{name}", "x")
+    query = {"contacts.find_by_external_id": "?idType=external", "users.get_many": "?userId=1"}
+    line = f"{row.method} {path}{query.get(name, '')}"
+    box.add_token("none", [])
+    refused = await ask(box, line, token="none")
+    assert box.seen[0].operation == name
+    if row.scope is None:
+        assert refused.status != 403
+        return
+    assert refused.status == 403
+    assert refused.json["error"]["type"] == "authentication_error"
+    assert row.scope in refused.json["error"]["message"]
+    assert "www-authenticate" not in refused.headers
+    box.add_token("one", [row.scope])
+    assert (await ask(box, line, token="one")).status != 403
+
+
+async def test_unknown_scopes_are_refused(box: Sandbox) -> None:
+    with pytest.raises(ValueError, match="contact_raed"):
+        box.add_token("x", ["contact_raed"])
+
+
+async def test_token_info_tells_about_a_token_without_one(box: Sandbox) -> None:
+    box.add_token("t", ["user_read", "contact_read"], expires=7200)
+    answer = await ask(box, "POST /app/token_info", {"access_token": "t"}, token=None)
+    assert (answer.json["scope"], answer.json["expires_in"]) == (
+        "contact_read user_read",
+        7_200_000,
+    )
+    assert answer.json["created_at"] == int(NOW * 1000)
+    unknown = await ask(box, "POST /app/token_info", {"access_token": "?"}, token=None)
+    assert unknown.status == 404
+
+
+async def test_an_uninstall_kills_its_token(box: Sandbox) -> None:
+    path = "POST /app/uninstall?clientId=sandbox-client&clientSecret="
+    assert (await ask(box, f"{path}wrong")).status == 401
+    assert (await ask(box, GET)).status == 200
+    assert (await ask(box, f"{path}sandbox-secret")).json["ok"] is True
+    assert (await ask(box, f"{path}sandbox-secret")).status == 401
+    assert (await ask(box, GET)).status == 401
+
+
+@pytest.mark.parametrize("path", ["/", "", "/nope", "/contacts//tags", "/v1", "/v1/v1/users"])
+async def test_unknown_paths_are_404(box: Sandbox, path: str) -> None:
+    answer = await ask(box, f"GET {path or '/?x'}")
+    assert (answer.status, answer.json["error"]["type"]) == (404, "not_found")
+    assert box.seen[0].operation is None
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("PUT /contacts/1", "DELETE, GET, PATCH, POST"),
+        ("DELETE /contacts", "GET, POST"),
+        ("GET /contacts/timeline", "POST"),
+        ("POST /users", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
+    box: Sandbox, line: str, allowed: str
+) -> None:
+    answer = await ask(box, line)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert answer.json["error"]["type"] == "method_not_allowed"
+
+
+async def test_a_body_over_a_mebibyte_is_a_413(box: Sandbox) -> None:
+    body = b'{"attributes": {"email": "%s"}}'
+    most = body % (b"x" * ((1 << 20) - len(body) + 2))
+    assert len(most) == 1 << 20
+    assert (await ask(box, "POST /contacts", most)).status == 200
+    answer = await ask(box, "POST /contacts", most + b" ")
+    assert (answer.status, answer.json["error"]["type"]) == (413, "validation_error")
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it(box: Sandbox) -> None:
+    body = b'["a@example.com"]'
+    head = (
+        b"POST /emails/unsubscribe HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer sandbox-token\r\n"
+    )
+    head += b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert await exchange(box, head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_chunked_bodies_and_whole_urls_are_read(box: Sandbox) -> None:
+    text = b"POST http://driftapi.com/v1/emails/unsubscribe/ HTTP/1.1\r\nHost: h\r\n"
+    text += b"Authorization: BEARER  sandbox-token\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = parse(await exchange(box, text + b'5\r\n["a",\r\n5\r\n "b"]\r\n0\r\n\r\n'))
+    assert (answer.status, box.seen[0].body) == (200, b'["a", "b"]')
+
+
+async def test_the_bucket_leaks_at_its_rate_for_each_token() -> None:
+    clock = [100.0]
+    async with Sandbox(rate=0.5, burst=2, clock=lambda: clock[0]) as box:
+        box.add_token("other")
+        codes = [(await ask(box, GET)).status for _ in range(3)]
+        assert codes == [200, 200, 429]
+        refused = await ask(box, GET)
+        assert (refused.headers["retry-after"], refused.json["error"]["type"]) == (
+            "2",
+            "rate_limit",
+        )
+        assert (await ask(box, GET, token="other")).status == 200
+        clock[0] += 1.5
+        assert (await ask(box, GET)).headers["retry-after"] == "1"
+        clock[0] += 0.5
+        assert (await ask(box, GET)).status == 200
+        scim = await ask(box, "GET /scim/Users")
+        assert (scim.status, scim.json["status"]) == (429, "429")
+        clock[0] += 1000
+        codes = [(await ask(box, GET)).status for _ in range(3)]
+        assert codes == [200, 200, 429]
+
+
+async def test_reports_are_limited_to_sixty_a_minute() -> None:
+    clock = [0.0]
+    async with Sandbox(clock=lambda: clock[0], conversations=0) as box:
+        line, body = "POST /reports/conversations", {"filters": [], "metrics": []}
+        for i in range(60):
+            clock[0] = i * 0.5
+            assert (await ask(box, line, body)).status == 200
+        refused = await ask(box, line, body)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "31")
+        assert (await ask(box, GET)).status == 200
+        clock[0] = 60.0
+        assert (await ask(box, line, body)).status == 200
+        assert (await ask(box, line, body)).status == 429
+
+
+async def test_seen_is_bounded_and_count_is_not() -> None:
+    async with Sandbox(keep=3) as box:
+        for i in range(5):
+            await ask(box, f"GET /users/{i}")
+        assert [one.raw_path for one in box.seen] == ["/users/2", "/users/3", "/users/4"]
+        assert box.count == 5
+        box.forget()
+        assert (box.seen, box.count) == ([], 5)

@@ -1,0 +1,762 @@
+"""The models: every documented payload, what is beside the documentation, and what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import subprocess
+import sys
+import types
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+
+from drift_async.core.codec import Frozen, Model, Word, _wire_names, from_json, to_json
+from drift_async.core.endpoint import Endpoint, Reply
+from drift_async.core.secret import Secret
+from drift_async.errors import ConflictError, CursorError, DecodeError, InputError
+from drift_async.resources import (
+    accounts,
+    app,
+    contacts,
+    conversations,
+    gdpr,
+    messages,
+    playbooks,
+    reports,
+    scim,
+    teams,
+    users,
+)
+from drift_async.resources.attributes import ContactAttributes
+from drift_async.resources.contacts import Contact
+from drift_async.resources.messages import Button, ButtonType, Message, Reaction, Transcript
+
+T = TypeVar("T")
+
+PAYLOADS = Path(__file__).parent / "payloads"
+
+DOCUMENTED: list[tuple[str, Endpoint[Any], str]] = [
+    # payload, row, keys that lead to the value
+    ("account_response", accounts.CREATE, "data"),
+    ("account_response", accounts.GET, "data"),
+    ("account_response", accounts.UPDATE, "data"),
+    ("extended_accounts", accounts.ALL, "data accounts"),
+    ("contact_create_response", contacts.CREATE, "data"),
+    ("contact_get_response", contacts.GET, "data"),
+    ("contact_update_response", contacts.UPDATE, "data"),
+    ("contact_update_response", contacts.UPDATE_BY_EXTERNAL_ID, "data"),
+    ("contact_model", contacts.GET, ""),
+    ("contact_model_older", contacts.GET, ""),
+    ("extended_contact", contacts.GET, "data"),
+    ("contact_attributes_response", contacts.ATTRIBUTES, "data properties"),
+    ("extended_timeline", contacts.ADD_TIMELINE_EVENT, "data"),
+    ("user_model", users.GET, ""),
+    ("user_model", users.UPDATE, ""),
+    ("extended_users_by_id", users.GET_MANY, "data"),
+    ("extended_meetings", users.MEETINGS, "data"),
+    ("conversation_get_response", conversations.GET, "data"),
+    ("extended_conversation", conversations.GET, "data"),
+    ("conversation_new_response", conversations.CREATE, ""),
+    ("conversation_new_response_updated", conversations.CREATE, ""),
+    ("conversations_list_links", conversations.ALL, "data"),
+    ("conversations_list_pagination", conversations.ALL, "data"),
+    ("extended_stats", conversations.STATS, ""),
+    ("message_create_response", conversations.CREATE_MESSAGE, "data"),
+    ("message_create_response_list", conversations.MESSAGES, "data messages"),
+    ("extended_messages", conversations.MESSAGES, "data messages"),
+    ("playbooks_list", playbooks.ALL, ""),
+    ("extended_landing_pages", playbooks.LANDING_PAGES, ""),
+    ("extended_teams", teams.ALL, "data"),
+    ("extended_teams", teams.OF_USER, "data"),
+    ("extended_token_info", app.TOKEN_INFO, ""),
+    ("extended_gdpr_retrieve", gdpr.RETRIEVE, "data"),
+    ("gdpr_delete_response", gdpr.DELETE, "data"),
+    ("scim_user_schema", scim.CREATE, ""),
+    ("scim_provision_rbac_request", scim.CREATE, ""),
+    ("extended_scim_users", scim.ALL, "Resources"),
+    ("extended_report", reports.CONVERSATIONS, ""),
+]
+
+
+def payload(name: str) -> Any:
+    return json.loads((PAYLOADS / f"{name}.json").read_bytes())
+
+
+def reply(value: Any) -> Reply:
+    return Reply(200, {}, json.dumps(value).encode())
+
+
+def written(value: Any) -> Any:
+    """Return what a row gave as JSON."""
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    return {k: to_json(v) for k, v in value.items()} if type(value) is dict else to_json(value)
+
+
+def unknown_fields(value: Any, path: str = "$") -> Iterator[str]:
+    """Give the paths of all that models keep in ``extra``."""
+    if isinstance(value, Model):
+        yield from (f"{path}.{key}" for key in value.extra)
+        for field in attrs.fields(cast(Any, type(value))):
+            if field.name != "extra":
+                yield from unknown_fields(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, list | tuple):
+        for n, item in enumerate(value):
+            yield from unknown_fields(item, f"{path}[{n}]")
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from unknown_fields(item, f"{path}[{key}]")
+
+
+@pytest.mark.parametrize(("name", "row", "keys"), DOCUMENTED)
+def test_a_payload_decodes_whole_and_is_written_back_as_it_came(
+    name: str, row: Endpoint[Any], keys: str
+) -> None:
+    value = part = payload(name)
+    for key in keys.split():
+        part = part[key]
+    result = row.decode(reply(value))
+    assert list(unknown_fields(result)) == []
+    assert written(result) == part
+
+
+GROUPS = (accounts, app, contacts, conversations, gdpr, playbooks, reports, scim, teams, users)
+LIKE_ANOTHER = (
+    contacts.FIND_BY_EMAIL,
+    contacts.FIND_BY_EXTERNAL_ID,
+    conversations.JSON_TRANSCRIPT,
+    users.ALL,
+    scim.GET,
+    scim.REPLACE,
+    scim.UPDATE,
+)
+ROWS = [row for group in GROUPS for row in vars(group).values() if isinstance(row, Endpoint)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_that_returns_a_model_has_a_payload(row: Endpoint[Any]) -> None:
+    shown = (*(row for _, row, _ in DOCUMENTED), *LIKE_ANOTHER)
+    assert row in shown or row.envelope in ("ok", "text", "bytes", "none")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_that_must_not_be_repeated_says_how_to_settle_it(row: Endpoint[Any]) -> None:
+    assert row.effect != "once" or row.settle != "read it back"
+
+
+@pytest.mark.parametrize(
+    "row", [contacts.DELETE, contacts.UNSUBSCRIBE, accounts.DELETE, app.UNINSTALL]
+)
+def test_an_ok_reply_gives_nothing(row: Endpoint[Any]) -> None:
+    assert row.decode(reply(payload("simple_ok_response"))) is None
+
+
+def test_the_message_may_come_as_the_last_of_a_list() -> None:
+    message = conversations.CREATE_MESSAGE.decode(reply(payload("message_create_response_list")))
+    assert message.id == 12367319626
+    with pytest.raises(DecodeError):
+        conversations.CREATE_MESSAGE.decode(reply({"data": {"messages": []}}))
+
+
+def test_a_search_without_results_may_leave_the_resources_out() -> None:
+    assert scim.ALL.decode(reply({"totalResults": 0})) == []
+    with pytest.raises(DecodeError, match="Resources"):
+        scim.ALL.decode(reply({"totalResults": 1}))
+
+
+# Any model
+
+
+def below(kind: type[Any]) -> Iterator[type[Any]]:
+    child: type[Any]
+    for child in kind.__subclasses__():
+        # attrs makes slotted classes anew; the first makings linger.
+        if getattr(sys.modules[child.__module__], child.__name__, None) is child:
+            yield child
+        yield from below(child)
+
+
+def ours(kind: type[T]) -> list[type[T]]:
+    here = "drift_async.resources"
+    found: list[type[T]] = [child for child in below(kind) if child.__module__.startswith(here)]
+    return sorted(found, key=lambda child: child.__name__)
+
+
+MODELS = ours(Model)
+WORDS = ours(Word)
+PERSONAL = "ada.lovelace@example.com"
+MOMENT = 1664572604326
+
+WRONG: dict[Any, list[Any]] = {
+    int: ["1", 1.0, True, [], {}],
+    str: [1, 1.5, True, [], {}],
+    bool: [0, 1, "true", [], {}],
+    float: ["1.5", True, [], {}],
+    datetime: ["2022-09-30", 1.5, True, [], {}, 10**18],
+}
+
+
+def fields(kind: type[Model]) -> Iterator[tuple[str, str, Any, bool]]:
+    """Give name, wire name, type without None, and whether None is taken, of each field."""
+    hints = get_type_hints(kind)
+    for name, wire in _wire_names(cast(Any, kind)).items():
+        hint, optional = hints[name], False
+        if get_origin(hint) in (Union, types.UnionType):
+            (hint,) = (arg for arg in get_args(hint) if arg is not types.NoneType)
+            optional = True
+        yield name, wire, hint, optional
+
+
+def good(kind: Any, name: str = "") -> Any:
+    """Return a JSON value that fits; texts but ids are personal."""
+    if kind is Any:
+        return {"email": [PERSONAL, None]}
+    if get_origin(kind) is tuple:
+        return [1, "NaN"] if name == "raw_metrics" else [good(get_args(kind)[0])]
+    if get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):
+        return {"key": good(get_args(kind)[1])}
+    if issubclass(kind, Model):
+        return {wire: good(hint, name) for name, wire, hint, _ in fields(kind)}
+    if issubclass(kind, Frozen):
+        return {"email": PERSONAL, "null": None, "map": {"list": [1]}}
+    if issubclass(kind, str | Secret):
+        return "id-1" if name.endswith("id") else PERSONAL
+    return {int: 2**53, bool: False, float: 1.5, datetime: MOMENT}[kind]
+
+
+def wrong(kind: Any) -> list[Any]:
+    """Return JSON values that do not fit."""
+    if kind is Any:
+        return []
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return [{}, "x", 1, True] + ([] if item is Any else [[bad] for bad in wrong(item)])
+    if get_origin(kind) is not None:
+        return [[], "x", 1, True, *({"key": bad} for bad in wrong(get_args(kind)[1]))]
+    if issubclass(kind, Model | Frozen):
+        return [[], "x", 1, True]
+    return WRONG[str if issubclass(kind, str | Secret) else kind]
+
+
+FIELDS = [
+    pytest.param(kind, *field, id=f"{kind.__name__}.{field[0]}")
+    for kind in MODELS
+    for field in fields(kind)
+]
+
+
+def test_the_models_are_all_found() -> None:
+    assert {Message, Contact, scim.ScimUser, reports.ReportRow, app.TokenInfo} <= set(MODELS)
+    assert len(MODELS) >= 30
+
+
+@pytest.mark.parametrize(("kind", "name", "wire", "hint", "optional"), FIELDS)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_the_field(
+    kind: type[Model], name: str, wire: str, hint: Any, optional: bool
+) -> None:
+    value = good(kind)
+    for bad in [*wrong(hint), *([] if optional or hint is Any else [None])]:
+        with pytest.raises(InputError) as caught:
+            from_json(kind, {**value, wire: bad})
+        assert caught.value.field.startswith(f"$.{name}"), bad
+        assert PERSONAL not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "name", "wire", "hint", "optional"), FIELDS)
+def test_null_and_absent_read_alike_and_are_written_back_as_they_came(
+    kind: type[Model], name: str, wire: str, hint: Any, optional: bool
+) -> None:
+    value = good(kind)
+    absent = {key: item for key, item in value.items() if key != wire}
+    if not (optional or hint is Any):
+        with pytest.raises(InputError):
+            from_json(kind, absent)
+        return
+    null = {**value, wire: None}
+    assert getattr(from_json(kind, absent), name) is None
+    assert getattr(from_json(kind, null), name) is None
+    assert to_json(from_json(kind, absent)) == absent
+    assert to_json(from_json(kind, null)) == null
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_all_fields_and_unknown_ones_survive(kind: type[Model]) -> None:
+    value = {**good(kind), "neverSeen": {"deep": [None, {"x": 1}]}, "alsoNew": None}
+    result = from_json(kind, value)
+    assert to_json(result) == value
+    assert list(unknown_fields(result)) == ["$.neverSeen", "$.alsoNew"]
+    assert result == from_json(kind, value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind is not app.TokenInfo])
+def test_a_model_pickles(kind: type[Model]) -> None:
+    value = {**good(kind), "new": [None]}
+    first = next((wire for _, wire, _, optional in fields(kind) if optional), None)
+    if first is not None:
+        value[first] = None
+    result = from_json(kind, value)
+    again = pickle.loads(pickle.dumps(result))
+    assert again == result
+    assert to_json(again) == value
+
+
+def test_token_information_does_not_pickle_and_shows_the_token_only_as_json() -> None:
+    info = from_json(app.TokenInfo, payload("extended_token_info"))
+    with pytest.raises(TypeError):
+        pickle.dumps(info)
+    assert "ACCESS" not in f"{info} {info!r} {info.access_token} {info.access_token!r}"
+    assert to_json(info)["access_token"] == "ACCESS"
+    assert info.never_expires
+    assert info.scopes == {"contact_read", "user_read"}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_is_frozen_unhashable_and_shows_little(kind: type[Model]) -> None:
+    result = from_json(kind, {**good(kind), "new": PERSONAL})
+    with pytest.raises(TypeError):
+        hash(result)
+    for field in attrs.fields(cast(Any, kind)):
+        with pytest.raises(AttributeError):
+            setattr(result, field.name, None)
+    with pytest.raises((AttributeError, TypeError)):
+        cast(Any, result).something = 1
+    assert PERSONAL not in f"{result} {result!r}"
+    assert len(repr(result)) < 60
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_an_unknown_word_is_kept(kind: type[Word]) -> None:
+    assert from_json(kind, "never seen") == "never seen"
+    assert isinstance(from_json(kind, "never seen"), kind)
+    assert all(from_json(kind, word.value) is word for word in kind)
+
+
+# Contacts
+
+
+ACCESSORS: dict[str, tuple[str, Any, Any]] = {
+    # accessor: key, value as it comes, value as it is read
+    "name": ("name", "Ada", "Ada"),
+    "email": ("email", PERSONAL, PERSONAL),
+    "phone": ("phone", "617-555-0100", "617-555-0100"),
+    "first_name": ("first_name", "Ada", "Ada"),
+    "external_id": ("externalId", 12341243, "12341243"),
+    "events": ("events", {"a": 1}, {"a": 1}),
+    "social_profiles": ("socialProfiles", {"id": "p"}, {"id": "p"}),
+    "tags": ("tags", ["a", {"name": "b"}], ("a", {"name": "b"})),
+    "end_user_version": ("_end_user_version", 4, 4),
+    "calculated_version": ("_calculated_version", 4, 4),
+    **{
+        name: (name, MOMENT, datetime(2022, 9, 30, 21, 16, 44, 326000, UTC))
+        for name in ("start_date", "last_active", "last_contacted")
+    },
+    "classification": ("_classification", "Engaged", "Engaged"),
+    **{
+        name: (name, "text", "text")
+        for name in (
+            "ip",
+            "original_ip",
+            "employment_name",
+            "last_context_location",
+            "recent_medium",
+            "recent_source",
+            "recent_referer_url",
+            "original_referer_url",
+            *(
+                f"{when}_{page}_page_{what}"
+                for when in ("original", "recent")
+                for page in ("entrance", "conversation_started")
+                for what in ("url", "title")
+            ),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", ACCESSORS)
+def test_an_attribute_is_read_as_its_documented_type(name: str) -> None:
+    key, raw, value = ACCESSORS[name]
+    assert getattr(ContactAttributes({key: raw}), name) == value
+    assert getattr(ContactAttributes({key: None}), name) is None
+    assert getattr(ContactAttributes(), name) is None
+    with pytest.raises(InputError) as caught:
+        getattr(ContactAttributes({key: True}), name)
+    assert caught.value.field == f"attributes.{key}"
+
+
+def test_every_documented_attribute_has_an_accessor() -> None:
+    attributes = from_json(Contact, payload("extended_contact")["data"]).attributes
+    free = {"plan", "seats", "nothing"}
+    second = {"external_id", "_END_USER_VERSION"}  # twins of other keys
+    assert set(attributes) - free - second == {key for key, _, _ in ACCESSORS.values()}
+    assert all(getattr(attributes, name) is not None for name in ACCESSORS)
+    assert attributes["seats"] == 12
+
+
+def test_the_twin_of_a_key_is_read_when_the_key_is_null_or_absent() -> None:
+    assert ContactAttributes({"external_id": "a"}).external_id == "a"
+    assert ContactAttributes({"externalId": None, "external_id": "a"}).external_id == "a"
+    assert ContactAttributes({"_END_USER_VERSION": 3}).end_user_version == 3
+
+
+def test_attributes_are_empty_when_none_came() -> None:
+    assert from_json(Contact, {"id": 1}).attributes == {}
+    assert from_json(Contact, {"id": 1, "attributes": None}).attributes == {}
+    assert Contact(id=1, attributes=ContactAttributes({"a": 1})).attributes["a"] == 1
+
+
+def test_pages_of_the_app() -> None:
+    assert Contact(id=7).app_url == "https://app.drift.com/contacts/details/7"
+    conversation = conversations.Conversation(id=7, inbox_id=3)
+    assert conversation.app_url == "https://app.drift.com/inboxes/3/conversations/7"
+    assert conversations.Conversation(id=7).app_url is None
+
+
+# Conversations and reports
+
+
+def test_counts_of_any_status_are_read() -> None:
+    stats = conversations.STATS.decode(reply(payload("extended_stats")))
+    assert (stats.open, stats.closed, stats.pending) == (2, 3, 1)
+    assert stats.counts["BULK_SENT"] == 4
+    assert conversations.STATS.decode(reply({"conversationCount": {}})).open == 0
+
+
+@pytest.mark.parametrize("value", [payload("extended_transcript")["data"], [{"id": 1}, 7]])
+def test_a_transcript_keeps_its_json_and_gives_the_messages_it_finds(value: Any) -> None:
+    transcript = Transcript(value)
+    assert [message.id for message in transcript.messages] == [1]
+    assert transcript.value == value
+    assert pickle.loads(pickle.dumps(transcript)) == transcript
+    with pytest.raises(TypeError):
+        hash(transcript)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", {}, {"messages": None}, {"messages": {}}])
+def test_a_transcript_of_another_shape_has_no_messages(value: Any) -> None:
+    assert conversations.JSON_TRANSCRIPT.decode(reply({"data": value})) == value
+    assert Transcript(value).messages == []
+
+
+def test_a_missing_metric_reads_as_none_and_is_written_as_it_came() -> None:
+    report = reports.CONVERSATIONS.decode(reply(payload("extended_report")))
+    assert report.rows[0].metrics == (86400000, None, 0.5)
+    assert to_json(report) == payload("extended_report")
+
+
+@pytest.mark.parametrize("metric", ["1", "nan", None, True, [], {}])
+def test_a_metric_that_is_no_number_is_an_error(metric: Any) -> None:
+    value = {"count": 1, "data": [{"conversationId": 1, "metrics": [1, metric]}]}
+    with pytest.raises(DecodeError) as caught:
+        reports.CONVERSATIONS.decode(reply(value))
+    assert caught.value.path == "$.rows[0]"
+
+
+# What is sent
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """Stands in for the network: notes what is sent, and answers with what it was given."""
+
+    answers: list[Any]
+    sent: list[tuple[str, str, Any]] = attrs.field(factory=list)
+    max_pages: int = 10
+
+    async def send(self, row: Any, target: str, body: bytes | None = None, **_: Any) -> Reply:
+        self.sent.append((row.method, target, None if body is None else json.loads(body)))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return reply(answer)
+
+    def started(self) -> Recorder:
+        return self
+
+    def token(self) -> Secret:
+        return Secret("ACCESS_TOKEN")
+
+
+def run(call: Callable[[Any], Awaitable[Any]], *answers: Any) -> tuple[Any, list[Any]]:
+    """Return what a call gives and the requests it makes."""
+    recorder = Recorder(list(answers))
+
+    async def body() -> Any:
+        return await call(recorder)
+
+    return asyncio.run(body()), recorder.sent
+
+
+NUMBER = accounts.CustomProperty(
+    label="My Number", name=" my number", value=1, type=accounts.PropertyType.NUMBER
+)
+YES = Button(value="yes please", label="yes please", type=ButtonType.REPLY)
+FILTERS = (
+    reports.ReportFilter(property="lastAgentId", operation=reports.ReportOperation.HAS_PROPERTY),
+    reports.ReportFilter(
+        property="firstCloseAt",
+        operation=reports.ReportOperation.BETWEEN,
+        values=("2019-07-22", "2019-07-26"),
+    ),
+)
+METRICS = [
+    "timeToCloseMillis",
+    "timeToAgentResponseMillis",
+    "firstAgentMessageAt",
+    "relatedPlaybookId",
+]
+REQUESTS: dict[str, tuple[str, Callable[[Any], Awaitable[Any]]]] = {
+    "account_create_request": (
+        "account_response",
+        lambda c: accounts.Accounts(c).create(
+            21995,
+            name="Company Name",
+            domain="www.domain.com",
+            custom_properties=[NUMBER],
+            targeted=True,
+        ),
+    ),
+    "account_update_request": (
+        "account_response",
+        lambda c: accounts.Accounts(c).update(
+            "123458_domain.com",
+            21965,
+            name="Company Name",
+            domain="www.domain.com",
+            custom_properties=[NUMBER],
+            targeted=True,
+        ),
+    ),
+    "contact_create_request": (
+        "contact_create_response",
+        lambda c: contacts.Contacts(c).create("contact@example.com", external_id="your_unique_id"),
+    ),
+    "timeline_request": (
+        "extended_timeline",
+        lambda c: contacts.Contacts(c).add_timeline_event(
+            "New External Event from <your app>",
+            contact_id=1115142980,
+            created_at=datetime(2019, 1, 1, 12, tzinfo=UTC),
+        ),
+    ),
+    "conversation_new_request": (
+        "conversation_new_response",
+        lambda c: conversations.Conversations(c).create(
+            "contact@example.com",
+            payload("conversation_new_request")["message"]["body"],
+            integration_source="Message from facebook",
+        ),
+    ),
+    "message_create_request": (
+        "message_create_response",
+        lambda c: conversations.Conversations(c).create_message(
+            1, "string", buttons=[YES], user_id=12345
+        ),
+    ),
+    "report_request": (
+        "extended_report",
+        lambda c: reports.Reports(c).conversations(FILTERS, METRICS),
+    ),
+    "token_info_request": ("extended_token_info", lambda c: app.App(c).token_info()),
+    "scim_user_schema": (
+        "scim_user_schema",
+        lambda c: scim.Scim(c).create(from_json(scim.ScimUser, payload("scim_user_schema"))),
+    ),
+    "scim_provision_rbac_request": (
+        "scim_user_schema",
+        lambda c: scim.Scim(c).create(
+            from_json(scim.ScimUser, payload("scim_provision_rbac_request"))
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_has_the_documented_body(name: str) -> None:
+    answer, call = REQUESTS[name]
+    _, sent = run(call, payload(answer))
+    assert [body for _, _, body in sent] == [payload(name)]
+
+
+def test_a_button_says_its_label_unless_told_otherwise() -> None:
+    _, sent = run(
+        lambda c: conversations.Conversations(c).create_message(1, buttons=[Button(label="Yes")]),
+        payload("message_create_response"),
+    )
+    assert sent[0][2]["buttons"] == [{"label": "Yes", "value": "Yes", "type": "reply"}]
+
+
+def contact_calls(c: Any) -> contacts.Contacts:
+    return contacts.Contacts(c)
+
+
+def talk(c: Any) -> conversations.Conversations:
+    return conversations.Conversations(c)
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+REFUSED: list[tuple[str, Callable[[Any], Any]]] = [
+    (
+        "attributes.email",
+        lambda c: contact_calls(c).create("a@b.c", attributes={"email": "x@b.c"}),
+    ),
+    (
+        "attributes.externalId",
+        lambda c: contact_calls(c).upsert("u", email="a@b.c", attributes={"externalId": "v"}),
+    ),
+    ("attributes.plan", lambda c: contact_calls(c).update(1, {"plan": None})),
+    ("attributes", lambda c: contact_calls(c).update(1, {})),
+    ("contact_id", lambda c: contact_calls(c).get(0)),
+    ("external_ids", lambda c: contact_calls(c).find_by_external_id()),
+    ("external_ids[1]", lambda c: contact_calls(c).find_by_external_id("a", "")),
+    ("limit", lambda c: contact_calls(c).find_by_email("a@b.c", limit=0)),
+    ("id_type", lambda c: contact_calls(c).update_by_external_id("u", {"a": 1}, id_type="x")),
+    ("contact_id", lambda c: contact_calls(c).add_timeline_event("e")),
+    (
+        "contact_id",
+        lambda c: contact_calls(c).add_timeline_event("e", contact_id=1, external_id="u"),
+    ),
+    ("emails", lambda c: contact_calls(c).unsubscribe("a@b.c")),
+    ("emails", lambda c: contact_calls(c).unsubscribe([])),
+    ("user_ids[1]", lambda c: users.Users(c).get_many([1, cast(Any, "2")])),
+    ("changes", lambda c: users.Users(c).update(1)),
+    ("phone", lambda c: users.Users(c).update(1, phone="6175550100")),
+    ("availability", lambda c: users.Users(c).update(1, availability="ON_CALL")),
+    ("end", lambda c: users.Users(c).meetings(NOON, NOON.replace(hour=11))),
+    ("start", lambda c: users.Users(c).meetings(datetime(2026, 1, 1), NOON)),  # noqa: DTZ001
+    ("status", lambda c: talk(c).all(status="bulk_sent")),
+    ("status", lambda c: talk(c).all(status=[])),
+    ("page_size", lambda c: talk(c).all(page_size=101)),
+    ("body", lambda c: talk(c).create_message(1)),
+    ("type", lambda c: talk(c).create_message(1, "x", type="edit")),
+    (
+        "buttons[0].type",
+        lambda c: talk(c).create_message(1, buttons=[Button(label="x", type=ButtonType.ACTION)]),
+    ),
+    (
+        "buttons[0].reaction.message",
+        lambda c: talk(c).create_message(
+            1, buttons=[Button(label="x", reaction=Reaction(type=messages.ReactionType.REPLACE))]
+        ),
+    ),
+    ("user.user_name", lambda c: scim.Scim(c).create(scim.ScimUser(display_name="x"))),
+    ("user.display_name", lambda c: scim.Scim(c).replace("1", scim.ScimUser(user_name="x"))),
+    ("changes", lambda c: scim.Scim(c).update("1", scim.ScimUser())),
+    ("page_size", lambda c: scim.Scim(c).all(page_size=201)),
+    ("metrics", lambda c: reports.Reports(c).conversations([], "timeToCloseMillis")),
+    ("filters[0]", lambda c: reports.Reports(c).conversations([cast(Any, {})], [])),
+    ("email", lambda c: gdpr.Gdpr(c).delete("nobody")),
+]
+
+
+@pytest.mark.parametrize(("field", "call"), REFUSED)
+def test_a_bad_argument_is_refused_before_anything_is_sent(
+    field: str, call: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run(call)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(1, 25), (25, 25), (60, 60), (250, 100)])
+def test_contacts_of_an_address_are_asked_for_by_25_or_what_more_is_wanted(
+    limit: int, asked: int
+) -> None:
+    rows = {"data": [{"id": one} for one in range(1, 26)]}
+    found, sent = run(lambda c: contact_calls(c).find_by_email("a@b.c", limit=limit), rows)
+    assert len(found) == min(limit, 25)
+    assert [target for _, target, _ in sent] == [f"/contacts?email=a%40b.c&limit={asked}"]
+
+
+def test_external_ids_are_asked_for_once_and_by_50() -> None:
+    ids = [f"u{n}" for n in range(51)]
+    found, sent = run(
+        lambda c: contact_calls(c).find_by_external_id(*ids, "u0"),
+        {"data": [{"id": 1}]},
+        {"data": [{"id": 2}]},
+    )
+    assert [contact.id for contact in found] == [1, 2]
+    assert [target.count("&id=") for _, target, _ in sent] == [50, 1]
+    assert sent[1][1] == "/contacts?idType=external&id=u50"
+
+
+CONFLICT = ConflictError(status=409, type="conflict", message="", operation="POST /contacts")
+NONE: dict[str, list[Any]] = {"data": []}
+ONE = {"data": [{"id": 7}]}
+CONTACT = {"data": {"id": 7}}
+
+
+def upsert(c: Any) -> Awaitable[Contact]:
+    return contact_calls(c).upsert("u", email="a@b.c", attributes={"plan": "pro"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "methods"),
+    [
+        ((ONE, CONTACT), "GET PATCH"),
+        ((NONE, CONTACT), "GET POST"),
+        ((NONE, CONFLICT, ONE, CONTACT), "GET POST GET PATCH"),
+    ],
+)
+def test_an_upsert_updates_or_creates(answers: tuple[Any, ...], methods: str) -> None:
+    contact, sent = run(upsert, *answers)
+    assert contact.id == 7
+    assert " ".join(method for method, _, _ in sent) == methods
+    fields = {"attributes": {"plan": "pro", "email": "a@b.c", "externalId": "u"}}
+    assert all(body == fields for _, _, body in sent if body is not None)
+
+
+def test_an_upsert_that_finds_nobody_after_a_conflict_gives_up() -> None:
+    with pytest.raises(ConflictError):
+        run(upsert, NONE, CONFLICT, NONE)
+
+
+def test_users_are_asked_for_once_and_come_in_the_order_asked() -> None:
+    def answer(ids: list[int]) -> Any:
+        return {"data": {str(one): {"id": one} for one in reversed(ids) if one != 7}}
+
+    wanted = [*range(25, 0, -1), 25, 3]
+    found, sent = run(
+        lambda c: users.Users(c).get_many(wanted),
+        answer(wanted[:20]),
+        answer(wanted[20:25]),
+    )
+    assert list(found) == [one for one in range(25, 0, -1) if one != 7]
+    assert [target.count("userId=") for _, target, _ in sent] == [20, 5]
+    assert run(lambda c: users.Users(c).get_many([])) == ({}, [])
+
+
+def meetings(first: int, count: int) -> Any:
+    return {"data": [{"slug": f"m{n}"} for n in range(first, first + count)]}
+
+
+def test_a_full_window_of_meetings_is_halved_and_nothing_is_given_twice() -> None:
+    found, sent = run(
+        lambda c: users.Users(c).meetings(NOON, NOON.replace(minute=1)),
+        meetings(0, 1000),
+        meetings(0, 700),
+        meetings(699, 501),
+    )
+    assert [meeting.slug for meeting in found] == [f"m{n}" for n in range(1200)]
+    start = int(NOON.timestamp()) * 1000
+    assert [target.partition("?")[2] for _, target, _ in sent] == [
+        f"min_start_time={start + low}&max_start_time={start + high}&limit=1000"
+        for low, high in ((0, 60_000), (0, 30_000), (30_000, 60_000))
+    ]
+
+
+def test_too_many_meetings_in_a_millisecond_are_an_error() -> None:
+    with pytest.raises(CursorError):
+        run(lambda c: users.Users(c).meetings(NOON, NOON), meetings(0, 1000))
+
+
+def test_the_groups_load_no_http_library() -> None:
+    names = ", ".join(group.__name__ for group in GROUPS)
+    script = f"import sys, {names}; sys.exit('aiohttp' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
