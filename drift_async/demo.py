@@ -1,9 +1,9 @@
 """The main job of this library from end to end, on both faces, against a sandbox.
 
-Contacts come out of a CSV file, are created, updated and read back by your own ids; between that,
-every conversation is read with its messages and its transcript. `Awaited` and `Blocking` are the
-same program twice: delete ``async`` and ``await`` from one, and you have the other. Only how a few
-workers share the items (`each`) differs, because tasks and threads do.
+Contacts come out of a CSV file and are created; every conversation is read, with its messages and
+its transcript; the contacts are updated, and read back by their external ids. `Awaited` and
+`Blocking` are the same program twice: delete ``async`` and ``await`` from one, and you have the
+other. Only `each` differs, in which a few tasks or a few threads share the items.
 """
 
 from __future__ import annotations
@@ -214,17 +214,20 @@ class Awaited:
         return differences + await self.read_back(contacts)
 
     async def create_contacts(self) -> list[Contact]:
+        """Create a contact for each of the people; return them in that order."""
         with self.log.job("create contacts", len(self.people)) as job:
             contacts = await self.each(self.create_contact, self.people, job)
-            job.count(contacts=len(contacts))
+            job.count(created=len(contacts))
         return contacts
 
     async def create_contact(self, person: Person) -> Contact:
+        """Create one contact."""
         return await self.drift.contacts.create(
             person.email, external_id=person.external_id, attributes=person.attributes
         )
 
     async def walk_conversations(self) -> list[Difference]:
+        """Read every conversation, a page of them at a time."""
         differences: list[Difference] = []
         with self.log.job("walk conversations") as job:
             async for page in self.drift.conversations.all().pages():
@@ -234,30 +237,35 @@ class Awaited:
         return differences
 
     async def walk_conversation(self, conversation: Conversation) -> Walked:
+        """Read the messages and the transcript of one conversation."""
         messages = await self.drift.conversations.messages(conversation.id).collect()
         transcript = await self.drift.conversations.transcript(conversation.id)
         return Walked(conversation.id, len(messages), len(transcript.splitlines()))
 
     async def update_contacts(self, contacts: list[Contact]) -> None:
+        """Give every contact its changes."""
         with self.log.job("update contacts", len(contacts)) as job:
             pairs = list(zip(self.people, contacts, strict=True))
             updated = await self.each(self.update_contact, pairs, job)
-            job.count(contacts=len(updated))
+            job.count(updated=len(updated))
 
     async def update_contact(self, pair: tuple[Person, Contact]) -> Contact:
+        """Give one contact its changes."""
         person, contact = pair
         return await self.drift.contacts.update(contact.id, person.changes)
 
     async def read_back(self, contacts: list[Contact]) -> list[Difference]:
+        """Find every contact by its external id, and compare it with what was sent."""
         found: dict[int, Contact] = {}
         batches = in_batches([person.external_id for person in self.people])
         with self.log.job("read back", len(batches)) as job:
             for batch in await self.each(self.find_contacts, batches, job):
-                job.count(contacts=len(batch))
+                job.count(found=len(batch))
                 found.update((contact.id, contact) for contact in batch)
         return compare(self.people, contacts, found)
 
     async def find_contacts(self, external_ids: list[str]) -> list[Contact]:
+        """Find as many contacts as fit into one request."""
         return await self.drift.contacts.find_by_external_id(*external_ids)
 
     async def each(
@@ -297,17 +305,20 @@ class Blocking:
         return differences + self.read_back(contacts)
 
     def create_contacts(self) -> list[Contact]:
+        """Create a contact for each of the people; return them in that order."""
         with self.log.job("create contacts", len(self.people)) as job:
             contacts = self.each(self.create_contact, self.people, job)
-            job.count(contacts=len(contacts))
+            job.count(created=len(contacts))
         return contacts
 
     def create_contact(self, person: Person) -> Contact:
+        """Create one contact."""
         return self.drift.contacts.create(
             person.email, external_id=person.external_id, attributes=person.attributes
         )
 
     def walk_conversations(self) -> list[Difference]:
+        """Read every conversation, a page of them at a time."""
         differences: list[Difference] = []
         with self.log.job("walk conversations") as job:
             for page in self.drift.conversations.all().pages():
@@ -317,30 +328,35 @@ class Blocking:
         return differences
 
     def walk_conversation(self, conversation: Conversation) -> Walked:
+        """Read the messages and the transcript of one conversation."""
         messages = self.drift.conversations.messages(conversation.id).collect()
         transcript = self.drift.conversations.transcript(conversation.id)
         return Walked(conversation.id, len(messages), len(transcript.splitlines()))
 
     def update_contacts(self, contacts: list[Contact]) -> None:
+        """Give every contact its changes."""
         with self.log.job("update contacts", len(contacts)) as job:
             pairs = list(zip(self.people, contacts, strict=True))
             updated = self.each(self.update_contact, pairs, job)
-            job.count(contacts=len(updated))
+            job.count(updated=len(updated))
 
     def update_contact(self, pair: tuple[Person, Contact]) -> Contact:
+        """Give one contact its changes."""
         person, contact = pair
         return self.drift.contacts.update(contact.id, person.changes)
 
     def read_back(self, contacts: list[Contact]) -> list[Difference]:
+        """Find every contact by its external id, and compare it with what was sent."""
         found: dict[int, Contact] = {}
         batches = in_batches([person.external_id for person in self.people])
         with self.log.job("read back", len(batches)) as job:
             for batch in self.each(self.find_contacts, batches, job):
-                job.count(contacts=len(batch))
+                job.count(found=len(batch))
                 found.update((contact.id, contact) for contact in batch)
         return compare(self.people, contacts, found)
 
     def find_contacts(self, external_ids: list[str]) -> list[Contact]:
+        """Find as many contacts as fit into one request."""
         return self.drift.contacts.find_by_external_id(*external_ids)
 
     def each(
@@ -472,12 +488,9 @@ class OpenJob:
 
 
 def _total(jobs: list[Job]) -> Job:
-    items: Counter[str] = Counter()
-    for job in jobs:
-        if job.name in ("create contacts", "walk conversations"):  # the others repeat the items
-            items.update(job.items)
+    items = {name: count for job in jobs for name, count in job.items.items()}
     requests = sum(job.requests for job in jobs)
-    return Job(jobs[0].face, "total", dict(items), requests, sum(job.seconds for job in jobs))
+    return Job(jobs[0].face, "total", items, requests, sum(job.seconds for job in jobs))
 
 
 def _as_json(job: Job) -> dict[str, Any]:

@@ -46,9 +46,7 @@ def row(call: str, *args: Any, wire: str | Sequence[str], **kwargs: Any) -> Row:
 
 
 NOON = datetime(2026, 11, 1, 11, 0, 0, 123_000, tzinfo=timezone(timedelta(hours=1)))
-NOON_MS = "1793527200123"
 MIDNIGHT = datetime(2026, 11, 2, tzinfo=UTC)
-MIDNIGHT_MS = "1793577600000"
 SECOND_1, SECOND_2 = (datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2))
 
 MULTI = "&".join
@@ -137,8 +135,10 @@ CONTACTS = (
         ["ключ /&", {"seats": 4}],
         {},
         [
-            "PATCH /contacts/normalize?idType=external&id=%D0%BA%D0%BB%D1%8E%D1%87%20%2F%26"
-            ' {"attributes":{"seats":4}}'
+            (
+                "PATCH /contacts/normalize?idType=external&id=%D0%BA%D0%BB%D1%8E%D1%87%20%2F%26"
+                ' {"attributes":{"seats":4}}'
+            )
         ],
         raises="NotFoundError",
     ),
@@ -210,7 +210,9 @@ CONTACTS = (
 
 USERS = (
     row("users.get", 228_225, wire="GET /users/228225"),
-    row("users.get_many", [228_225, 228_224, 228_225], wire="GET /users?userId=228225&userId=228224"),
+    row(
+        "users.get_many", [228_225, 228_224, 228_225], wire="GET /users?userId=228225&userId=228224"
+    ),
     row(
         "users.get_many",
         range(1, 46),
@@ -278,10 +280,14 @@ CONVERSATIONS = (
         page_size=20,
         wire=[
             f"{LISTED}?limit=20",
-            f"{LISTED}?page_token=aGlnaGVzdFVwZGF0ZWRBdD0xNjk5OTk5NjQwMDAwJmhpZ2hlc3RJZD00MzAwMDAwMDE5"
-            "JmxpbWl0PTIw",
-            f"{LISTED}?page_token=aGlnaGVzdFVwZGF0ZWRBdD0xNjk5OTk5MjIwMDAwJmhpZ2hlc3RJZD00MzAwMDAwMDM5"
-            "JmxpbWl0PTIw",
+            (
+                f"{LISTED}?page_token=aGlnaGVzdFVwZGF0ZWRBdD0xNjk5OTk5NjQwMDAwJmhpZ2hlc3RJZD00MzAwMDAwMDE5"
+                "JmxpbWl0PTIw"
+            ),
+            (
+                f"{LISTED}?page_token=aGlnaGVzdFVwZGF0ZWRBdD0xNjk5OTk5MjIwMDAwJmhpZ2hlc3RJZD00MzAwMDAwMDM5"
+                "JmxpbWl0PTIw"
+            ),
         ],
     ),
     Row(  # the older style, without links
@@ -467,8 +473,7 @@ OTHERS = (
         "GET",
         "/contacts/15811400001",
         params={"a": [1, "zwei"], "b": None, "on": True, "at": NOON, "ü&": "x y/+"},
-        wire="GET /contacts/15811400001"
-        "?a=1&a=zwei&on=true&at=1793527200123&%C3%BC%26=x%20y%2F%2B",
+        wire="GET /contacts/15811400001?a=1&a=zwei&on=true&at=1793527200123&%C3%BC%26=x%20y%2F%2B",
     ),
     row(
         "request",
@@ -503,12 +508,8 @@ SCIM = (
     row("scim.all", wire="GET /scim/Users?count=100"),
     row(
         "scim.all",
-        page_size=2,
-        wire=[
-            "GET /scim/Users?count=2",
-            "GET /scim/Users?count=2&startIndex=3",
-            "GET /scim/Users?count=2&startIndex=5",
-        ],
+        page_size=3,
+        wire=["GET /scim/Users?count=3", "GET /scim/Users?count=3&startIndex=4"],
     ),
     row(
         "scim.all",

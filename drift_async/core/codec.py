@@ -7,6 +7,7 @@ open enums, an explicit null as null. What has the wrong type is an error that n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -148,7 +149,7 @@ def from_json(kind: type[T], value: Any) -> T:
     Raises `InputError` with the path of the field that does not fit.
     """
     try:
-        result: T = structure(value, kind)
+        result: T = structure(deepcopy(value), kind)
     except MisfitError as error:
         raise InputError(error.path, error.detail) from None
     return result
@@ -189,6 +190,7 @@ def _explain(value: Any, kind: Any) -> Any:
     except BaseValidationError as group:
         line = transform_error(group, path="$", format_exception=_wanted)[0]
         detail, _, path = line.rpartition(" @ ")
+        path = path.replace("._", ".")  # a private field is known by its public name
     except Exception as fault:  # raised at the top, where there is no path yet
         detail, path = _wanted(fault, kind), "$"
     raise MisfitError(path, detail)
@@ -320,7 +322,7 @@ def _converter(*, detailed: bool) -> Converter:
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook(datetime, _datetime)
     converter.register_structure_hook(Secret, _secret)
-    converter.register_structure_hook_func(_is_subclass_of(Word), _word)
+    converter.register_structure_hook(Word, _word)
     converter.register_structure_hook_func(_is_subclass_of(Frozen), _map)
     converter.register_structure_hook_factory(_is_subclass_of(Model), _model_hook)
     converter.register_structure_hook_factory(_has_origin(tuple), _tuple_hook)

@@ -260,9 +260,10 @@ class Resource:
     def _pages(
         self, endpoint: Endpoint[list[T]], resume: str | None = None, /, **values: Any
     ) -> Pager[T]:
-        endpoint.target(dict(values))  # refuses bad input here rather than at the first step
-        start = {} if resume is None else read_position(endpoint, resume)
-        return Pager(self._caller, endpoint, values, start)
+        # Refuses bad input here rather than at the first step.
+        path = endpoint.target(dict(values)).partition("?")[0]
+        start = {} if resume is None else read_position(endpoint, path, resume)
+        return Pager(self._caller, endpoint, values, path, start)
 
     def _started(self) -> Self:
         """Return this group with the call's ``timeout`` running: one for all that follows."""

@@ -129,20 +129,19 @@ def _checked(cursor: Cursor) -> Cursor:
     return cursor
 
 
-def write_position(endpoint: Endpoint[Any], cursor: Cursor | None) -> str:
+def write_position(path: str, cursor: Cursor | None) -> str:
     """Return the text to save for a cursor; the end has one of its own."""
-    return f"{endpoint.template}{'#end' if cursor is None else '?' + urlencode(cursor)}"
+    return f"{path}{'#end' if cursor is None else '?' + urlencode(cursor)}"
 
 
-def read_position(endpoint: Endpoint[Any], text: object) -> Cursor | None:
+def read_position(endpoint: Endpoint[Any], path: str, text: object) -> Cursor | None:
     """Return the cursor of a saved position, None for the end, or raise `CursorError`."""
     if isinstance(text, str) and len(text) <= 8192:
-        template, mark, rest = text.partition("#" if text.endswith("#end") else "?")
-        if template == endpoint.template and mark == "#":
+        if text == f"{path}#end":
             return None
-        allowed = _POSITION_KEYS.get(endpoint.pages or "", ())
-        cursor = dict(parse_qsl(rest, keep_blank_values=True)) if mark else {}
-        if template == endpoint.template and tuple(cursor) in allowed:
+        found, _, rest = text.partition("?")
+        cursor = dict(parse_qsl(rest, keep_blank_values=True))
+        if found == path and tuple(cursor) in _POSITION_KEYS.get(endpoint.pages or "", ()):
             try:
                 return _checked(cursor)
             except ValueError:
@@ -187,7 +186,8 @@ class Pager(Generic[T]):
     _caller: Walker
     _endpoint: Endpoint[list[T]]
     _values: Mapping[str, Any]
-    _resume: Cursor | None = attrs.field(factory=dict)
+    _path: str
+    _resume: Cursor | None
 
     def pages(self) -> Pages[T]:
         """Return an iterator over the pages."""
@@ -208,18 +208,20 @@ class Pager(Generic[T]):
 
     async def first(self) -> T | None:
         """Return the first item, or None when there is none. Takes one request."""
-        async for page in Pages(self, ahead=False):
+        async for page in Pages(self, ahead=False, limit=1):
             if page.items:
                 return page.items[0]
         return None
 
-    async def _fetch(self, cursor: Cursor) -> tuple[list[T], Cursor | None]:
+    async def _fetch(self, cursor: Cursor, wanted: int | None) -> tuple[list[T], Cursor | None]:
         endpoint = self._endpoint
         # The service's own page token carries the filters it was made with.
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         reply = await self._caller.send(endpoint, endpoint.target(values))
         items, value = endpoint.decode_page(reply)
+        if wanted is not None and len(items) >= wanted:
+            return items, None  # whatever the reply says of a next page, nobody will ask for it
         try:
             return items, next_cursor(endpoint.pages, value, reply.headers, cursor, len(items))
         except ValueError as error:
@@ -254,7 +256,7 @@ class Pages(Generic[T]):
         self._limit = limit
         self._given = 0
         self._count = 0
-        self._seen: list[Cursor] = []
+        self._seen: set[tuple[tuple[str, str], ...]] = set()
         self._recent: dict[object, None] = {}
         self._task: asyncio.Task[tuple[list[T], Cursor | None]] | None = None
 
@@ -269,22 +271,22 @@ class Pages(Generic[T]):
         if self._count >= pager._caller.max_pages:
             raise self._error(f"more than {self._count} pages")
         task, self._task = self._task, None
-        items, following = await (task or pager._fetch(cursor))
-        if following is not None and (following == cursor or following in self._seen):
+        items, following = await (task or pager._fetch(cursor, self._wanted()))
+        self._seen.add(tuple(cursor.items()))
+        if following is not None and tuple(following.items()) in self._seen:
             raise self._error("the position of the next page repeats")
-        self._seen.append(cursor)
         self._count += 1
         self._cursor = following
         fresh = self._unseen(items)
         self._given += len(fresh)
-        if (
-            following is not None
-            and self._ahead
-            and not (self._limit and self._given >= self._limit)
-        ):
-            self._task = pager._caller.spawn(pager._fetch(following))
-        position = write_position(pager._endpoint, following)
-        return Page(fresh, position, following is None)
+        wanted = self._wanted()
+        if following is not None and self._ahead and wanted != 0:
+            self._task = pager._caller.spawn(pager._fetch(following, wanted))
+        return Page(fresh, write_position(pager._path, following), following is None)
+
+    def _wanted(self) -> int | None:
+        """Return how many more items are wanted; None for all."""
+        return None if self._limit is None else max(0, self._limit - self._given)
 
     def _unseen(self, items: list[T]) -> list[T]:
         """Return the items not given lately: what changes during a walk moves to other pages."""

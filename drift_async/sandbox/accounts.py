@@ -7,11 +7,9 @@ from typing import Any, Final
 
 from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, ok, text, whole
 
-KINDS: Final = frozenset(
-    (
-        *("STRING", "EMAIL", "NUMBER", "TEAMMEMBER", "ENUM", "ENUMARRAY", "DATE", "DATETIME"),
-        *("LATLON", "LAT", "LON", "PHONE", "URL"),
-    )
+KINDS: Final = (
+    *("STRING", "EMAIL", "NUMBER", "TEAMMEMBER", "ENUM", "ENUMARRAY", "DATE", "DATETIME"),
+    *("LATLON", "LAT", "LON", "PHONE", "URL"),
 )
 
 

@@ -19,13 +19,11 @@ SCIM_TYPE: Final = "application/scim+json"
 SCIM_ERROR: Final = "urn:ietf:params:scim:api:messages:2.0:Error"
 
 TYPES: Final[Mapping[int, str]] = {
-    400: "validation_error",
     401: "authentication_error",
     403: "authentication_error",
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
-    413: "validation_error",
     429: "rate_limit",
 }
 
@@ -85,7 +83,8 @@ class Refusal(Exception):
                 body["scimType"] = self.scim_type
             body["detail"] = self.message
             return Reply(body, self.status, headers, content_type=SCIM_TYPE)
-        kind = TYPES.get(self.status, "internal_error")
+        rest = "internal_error" if self.status >= 500 else "validation_error"
+        kind = TYPES.get(self.status, rest)
         return Reply({"error": {"type": kind, "message": self.message}}, self.status, headers)
 
 

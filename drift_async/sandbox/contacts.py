@@ -217,8 +217,9 @@ def add_tags(call: Call) -> Reply:
     return _retag(call, row, tags)
 
 
-def _tag_name(tag: object) -> object:
-    return tag.get("name") if isinstance(tag, dict) else tag
+def _tag_name(tag: object) -> str | None:
+    name = tag.get("name") if isinstance(tag, dict) else tag
+    return name if isinstance(name, str) else None
 
 
 def remove_tag(call: Call) -> Reply:

@@ -85,10 +85,11 @@ def all(call: Call) -> Reply:
     def link(updated: int, last_id: int) -> str:
         return f"{base}{PATH}?page_token={_write_token(statuses, updated, last_id, limit)}"
 
-    first = rows[0] if rows else {"updatedAt": call.now, "id": 1}
+    # The token of a page itself lies just before its first row.
+    here = (rows[0]["updatedAt"], rows[0]["id"] - 1) if rows else after or (call.now, 0)
     body: Json = {
         "data": [{key: row[key] for key in ROW} for row in rows],
-        "links": {"self": link(first["updatedAt"], first["id"] - 1)},
+        "links": {"self": link(*here)},
     }
     if len(ids) > limit:
         body["links"]["next"] = link(rows[-1]["updatedAt"], rows[-1]["id"])

@@ -89,6 +89,14 @@ def _entries(value: Any, field: str) -> list[Json]:
     return [mapped(one, f"{field}[{i}]") for i, one in enumerate(listed(value, field))]
 
 
+def _valued(value: Any, field: str) -> list[Json]:
+    entries = _entries(value, field)
+    for i, one in enumerate(entries):
+        if one.get("value") is not None:
+            text(one["value"], f"{field}[{i}].value", blank=True)
+    return entries
+
+
 def _roles(value: Any, field: str) -> list[Json]:
     roles = _entries(value, field)
     for i, role in enumerate(roles):
@@ -101,9 +109,9 @@ FIELDS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "userName": text,
     "displayName": text,
     "name": mapped,
-    "emails": _entries,
-    "phoneNumbers": _entries,
-    "photos": _entries,
+    "emails": _valued,
+    "phoneNumbers": _valued,
+    "photos": _valued,
     "roles": _roles,
     "locale": text,
 }

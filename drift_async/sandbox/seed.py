@@ -34,28 +34,14 @@ LONG: Final = 130  # messages of conversation number 1: three pages
 KEY_CYCLE: Final = 60
 STATUSES: Final = ("open",) * 5 + ("closed",) * 3 + ("pending", "bulk_sent")
 
-_FIRST: Final = (
-    ("Zoë", "zoe"),
-    ("Noah", "noah"),
-    ("José", "jose"),
-    ("Mia", "mia"),
-    ("美咲", "misaki"),
-    ("Søren", "soren"),
-    ("Priya", "priya"),
-    ("Łukasz", "lukasz"),
-    ("Олена", "olena"),
-    ("Amir", "amir"),
-    ("Ines", "ines"),
-)
-_LAST: Final = (
-    ("Müller", "mueller"),
-    ("Smith", "smith"),
-    ("García", "garcia"),
-    ("Øst", "oest"),
-    ("田中", "tanaka"),
-    ("Patel", "patel"),
-    ("O'Neil", "oneil"),
-)
+_NAMES: Final = """
+Zoë/zoe Noah/noah José/jose Mia/mia 美咲/misaki Søren/soren Priya/priya Łukasz/lukasz Олена/olena
+Amir/amir Ines/ines
+Müller/mueller Smith/smith García/garcia Øst/oest 田中/tanaka Patel/patel O'Neil/oneil
+"""
+_PAIRS: Final = [name.partition("/")[::2] for name in _NAMES.split()]
+_FIRST: Final = _PAIRS[:11]
+_LAST: Final = _PAIRS[11:]
 _TEXTS: Final = (
     "<p>Hi there 👋 how can we help?</p>",
     "Do you ship to Zürich &amp; Genève?",

@@ -6,11 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, unquote
 
 import attrs
 from aiohttp import web
-from multidict import CIMultiDict
 
 from . import control
 from .call import MAX_BODY, Call, Refusal, Reply, Token
@@ -19,6 +17,7 @@ from .limits import Limits
 from .routes import OPERATIONS, SCOPES, Match, Operation, match
 from .seed import Seed
 from .store import Store
+from .wire import latin, read, respond, split
 
 
 @attrs.frozen
@@ -254,11 +253,14 @@ class Sandbox:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body, fits = await _read(request)
-        target = _latin(request.raw_path)
+        try:
+            body, fits = await read(request)
+        except web.RequestPayloadError:
+            return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
+        target = latin(request.raw_path)
         if target.startswith("/_sandbox/"):
-            return _respond(control.answer(self, request.method, target, body))
-        path, query, scim = _split(target)
+            return respond(control.answer(self, request.method, target, body))
+        path, query, scim = split(target)
         found = match(request.method, path, query)
         name = found.operation.name if found.operation else None
         number = self._arrived(request, target, body, name)
@@ -272,7 +274,7 @@ class Sandbox:
         silent = fault is not None and fault.silent
         self._record(number, None if silent else reply.status, applied)
         reply.headers.append(("X-Request-Id", f"sandbox-{number:08d}"))
-        response = _respond(reply)
+        response = respond(reply)
         return response if fault is None else await fault.send(request, response)
 
     def _arrived(
@@ -347,41 +349,3 @@ class Sandbox:
         if token and row.scope and row.scope not in token.scopes:
             raise Refusal(403, f"the token lacks the scope {row.scope}")
         return token
-
-
-def _latin(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def _split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
-    """Decoded path segments, query, and whether the path is SCIM's."""
-    path, _, text = target.partition("?")
-    if not path.startswith("/"):  # a proxy's client sends the whole URL
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    segments = path.removesuffix("/").split("/")[1:]
-    if "%" in path:
-        segments = [unquote(segment) for segment in segments]
-    query: dict[str, list[str]] = {}
-    for key, value in parse_qsl(text, keep_blank_values=True) if text else ():
-        query.setdefault(key, []).append(value)
-    return segments, query, "scim" in segments[:2]
-
-
-async def _read(request: web.BaseRequest) -> tuple[bytes, bool]:
-    """The body, and whether it fits; of a longer one only the beginning."""
-    if not request.body_exists:
-        return b"", True
-    body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return bytes(body), False
-    return bytes(body), True
-
-
-def _respond(reply: Reply) -> web.Response:
-    headers = CIMultiDict(reply.headers)
-    body = reply.payload()
-    if body or reply.status not in (204, 304):
-        headers.setdefault("Content-Type", reply.content_type)
-    return web.Response(status=reply.status, body=body, headers=headers)

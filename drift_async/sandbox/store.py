@@ -295,7 +295,6 @@ class Accounts:
         seeded = range(self._seed.accounts)
         if not self._hidden:
             seeded, index = seeded[index:], max(0, index - len(seeded))
-            index = index if not seeded else 0
         rows = (self._seed.account(n)["accountId"] for n in seeded)
         ids = (i for part in (rows, self._created) for i in part if i not in self._hidden)
         return [row for i in islice(ids, index, index + size) if (row := self.get(i))]

@@ -68,7 +68,7 @@ class Contacts:
         """Set the given attributes, and return the contact; the others stay as they are.
 
         An unknown key makes a custom attribute. The API takes no null: None raises `InputError`.
-        https://devdocs.drift.com/docs/updating-a-contact
+        https://devdocs.drift.com/docs/contact-model
         """
         return self._loop.run(self._core.update(contact_id, attributes))
 
@@ -78,7 +78,7 @@ class Contacts:
         """Set attributes of the contact with this id of yours, and return the contact.
 
         With *id_type* ``drift`` or ``internal`` the id is read as Drift's own.
-        https://devdocs.drift.com/docs/updating-a-contact
+        https://devdocs.drift.com/docs/contact-model
         """
         return self._loop.run(
             self._core.update_by_external_id(external_id, attributes, id_type=id_type)

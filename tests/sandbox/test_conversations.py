@@ -283,8 +283,8 @@ async def test_a_report_filters_and_measures(box: Sandbox) -> None:
     assert by_id[FIRST + 5] == [1, 62_000, "NaN"]
     day = {"property": "updatedAt", "operation": "BETWEEN", "values": ["2023-11-14", "2023-11-14"]}
     assert (await ask(box, REPORT, report(day))).json["count"] == 50
-    day["values"] = ["2023-11-15", 1_800_000_000_000]
-    assert (await ask(box, REPORT, report(day))).json == {"count": 0, "data": []}
+    later = {**day, "values": ["2023-11-15", 1_800_000_000_000]}
+    assert (await ask(box, REPORT, report(later))).json == {"count": 0, "data": []}
     bots = {"property": "botStatus", "operation": "HAS_PROPERTY"}
     assert (await ask(box, REPORT, report(bots))).json["count"] == 5
 
@@ -300,8 +300,9 @@ async def test_erasure_takes_conversations_and_attachments_along(box: Sandbox) -
         "attachments/700002/data",
     ):
         assert (await ask(box, f"GET /{path}")).status == 404
-    listed = [row for page in await pages(box, f"{LIST}?limit=7") for row in page["data"]]
-    assert len(listed) == 49
+    walked = await pages(box, f"{LIST}?limit=7")
+    assert [len(page["data"]) for page in walked] == [7] * 7
+    listed = [row for page in walked for row in page["data"]]
     assert contact["id"] not in {row["contactId"] for row in listed}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -478,7 +479,8 @@ async def test_a_slip_of_an_older_description_is_refused(box: Sandbox) -> None:
 
 
 async def test_seen_holds_the_request_byte_for_byte(box: Sandbox) -> None:
-    head = b"POST /v1/contacts/%2e%2E//x?a=%C3%A9&b=+ HTTP/1.1\r\nHOST: h\r\nx-Ab: 1\r\nX-ab:  \xe9\r\n"
+    head = b"POST /v1/contacts/%2e%2E//x?a=%C3%A9&b=+ HTTP/1.1\r\n"
+    head += b"HOST: h\r\nx-Ab: 1\r\nX-ab:  \xe9\r\n"
     answer = parse(await exchange(box, head + b'Content-Length: 5\r\n\r\n\x00{"}\xff'))
     [seen] = box.seen
     assert answer.status == seen.status == 404
@@ -492,3 +494,30 @@ async def test_one_connection_serves_many_requests(box: Sandbox) -> None:
     both = await exchange(box, one + b"\r\n" + one + b"Connection: close\r\n\r\n")
     assert both.startswith(b"HTTP/1.1 200")
     assert box.count >= 1
+
+
+def damaged(value: Any) -> Iterator[Any]:
+    """The value with every part of it, one at a time, replaced by junk."""
+    yield from (None, True, -1, 1.5, 2**70, "", "x", [], {}, [None], [[]], {"a": None})
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {name: one for name, one in value.items() if name != key}
+            yield from ({**value, key: junk} for junk in damaged(inner))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from ([*value[:i], junk, *value[i + 1 :]] for junk in damaged(inner))
+
+
+@pytest.mark.parametrize(("operation", "line", "body"), [case[:3] for case in CASES if case[2]])
+async def test_no_body_makes_a_handler_fail(
+    box: Sandbox, operation: str, line: str, body: str
+) -> None:
+    # A contact that holds junk must not trip later calls either.
+    junk: Any = {"attributes": {"tags": [[], {}, None], "name": {}, "seats": "x", "events": []}}
+    await ask(box, f"PATCH /contacts/{C}", junk)
+    for one in damaged(json.loads(body)):
+        answer = await ask(box, line, one)
+        assert answer.status < 500, (one, answer.body)
+        assert answer.headers["x-request-id"]
+    await ask(box, f"GET /conversations/{V}/transcript")
+    assert box.seen[-1].status == 200

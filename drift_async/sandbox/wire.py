@@ -1,0 +1,50 @@
+"""Between HTTP and the dispatcher: targets, bodies, responses."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from .call import MAX_BODY, Reply
+
+
+def latin(text: str) -> str:
+    """A character for each byte, from what the parser took for UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
+    """Decoded path segments, query, and whether the path is SCIM's."""
+    path, _, text = target.partition("?")
+    if not path.startswith("/"):  # a proxy's client sends the whole URL
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    segments = path.removesuffix("/").split("/")[1:]
+    if "%" in path:
+        segments = [unquote(segment) for segment in segments]
+    query: dict[str, list[str]] = {}
+    for key, value in parse_qsl(text, keep_blank_values=True) if text else ():
+        query.setdefault(key, []).append(value)
+    return segments, query, "scim" in segments[:2]
+
+
+async def read(request: web.BaseRequest) -> tuple[bytes, bool]:
+    """The body, and whether it fits; of a longer one only the beginning."""
+    if not request.body_exists:
+        return b"", True
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return bytes(body), False
+    return bytes(body), True
+
+
+def respond(reply: Reply) -> web.Response:
+    """The reply as the server sends it."""
+    headers = CIMultiDict(reply.headers)
+    body = reply.payload()
+    if body or reply.status not in (204, 304):
+        headers.setdefault("Content-Type", reply.content_type)
+    return web.Response(status=reply.status, body=body, headers=headers)

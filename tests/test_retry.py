@@ -1,0 +1,181 @@
+"""When to try again, and after how long: tables and properties of the pure deciders."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drift_async import InputError, Retry
+from drift_async.core.endpoint import Effect, Reply
+from drift_async.core.retry import Failure, FailureKind, parse_retry_after
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+EFFECTS: tuple[Effect, ...] = ("safe", "idempotent", "once")
+FOR_ALL = {429, 503}
+FOR_REPEATABLE = {408, 500, 502, 504}
+
+
+def reply(status: int) -> Reply:
+    return Reply(status, {}, b"")
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_the_list_of_statuses_is_closed(effect: Effect) -> None:
+    again = {status for status in range(100, 600) if Retry().repeats(effect, reply(status))}
+    assert again == (FOR_ALL if effect == "once" else FOR_ALL | FOR_REPEATABLE)
+
+
+def test_refused_creates_are_repeated_only_if_wanted() -> None:
+    careful = Retry(repeat_refused=False)
+    assert not careful.repeats("once", reply(429))
+    assert not careful.repeats("once", reply(503))
+    assert careful.repeats("idempotent", reply(503))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "safe", "once"),
+    [
+        ("connect", False, True, True),
+        ("certificate", False, False, False),
+        ("stalled", False, True, True),
+        ("stalled", True, True, False),
+        ("lost", True, True, False),
+        ("protocol", True, True, False),
+        ("too_large", True, False, False),
+    ],
+)
+def test_what_was_not_sent_is_always_repeated_and_doubt_only_where_it_does_no_harm(
+    kind: FailureKind, sent: bool, safe: bool, once: bool
+) -> None:
+    failure = Failure(kind, "", sent)
+    assert Retry().repeats("safe", failure) is safe
+    assert Retry().repeats("idempotent", failure) is safe
+    assert Retry().repeats("once", failure) is once
+
+
+def decide(retry: Retry, status: int, **given: Any) -> object:
+    told = {"attempts": 1, "left": 60.0, "asked": None, "chance": 0.5} | given
+    return retry.decide("safe", reply(status), **told)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        ({}, 0.25),
+        ({"attempts": 2}, 0.5),
+        ({"attempts": 3}, "attempts"),
+        ({"left": 0.2}, "deadline"),
+        ({"left": 0.0}, "deadline"),
+        ({"asked": 3.0}, 3.0),
+        ({"asked": 0.1, "chance": 1.0}, 0.5),
+        ({"asked": 61.0, "left": 100.0}, "retry_after"),
+        ({"asked": 20.0, "left": 10.0}, "retry_after"),
+    ],
+)
+def test_the_verdict_is_seconds_or_the_reason_why_not(given: dict[str, Any], verdict: Any) -> None:
+    assert decide(Retry(), 500, **given) == verdict
+
+
+def test_a_refusal_waits_longer_than_a_failure() -> None:
+    assert decide(Retry(), 429) == 2 * 0.25
+
+
+def test_a_reply_that_stands_is_not_retried() -> None:
+    assert decide(Retry(), 404) == "not_retryable"
+
+
+@pytest.mark.parametrize("attempt", range(1, 10))
+def test_jitter_is_full_also_at_the_cap(attempt: int) -> None:
+    retry, chance = Retry(attempts=99), random.Random(attempt)
+    bound = min(20.0, 0.5 * 2 ** (attempt - 1))
+    draws = []
+    for _ in range(10_000):
+        wait = decide(retry, 500, attempts=attempt, chance=chance.random())
+        assert isinstance(wait, float)
+        draws.append(wait)
+    assert max(draws) <= bound
+    assert statistics.fmean(draws) == pytest.approx(bound / 2, rel=0.02)
+    counts = [0] * 20
+    for wait in draws:
+        counts[min(19, int(wait / bound * 20))] += 1
+    assert sum((count - 500) ** 2 / 500 for count in counts) < 43.8  # chi-square, p > 0.001
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        ("3", 3.0),
+        (" 3 ", 3.0),
+        ("1.5", 1.5),
+        ("0.001", 0.001),
+        ("007", 7.0),
+        ("3600", 3600.0),
+        ("-1", None),
+        ("+1", None),
+        ("1e3", None),
+        ("0x10", None),
+        (".5", None),
+        ("5.", None),
+        ("1,5", None),
+        ("1 2", None),
+        ("nan", None),
+        ("inf", None),
+        ("Infinity", None),
+        ("99999999999", None),
+        ("9" * 65, None),
+        ("٣", None),
+        ("soon", None),
+        ("Sat, 21 Nov 2026 12:00:07 GMT", 7.0),
+        ("Saturday, 21-Nov-26 12:00:07 GMT", 7.0),
+        ("Sat Nov 21 12:00:07 2026", 7.0),
+        ("Sat, 21 Nov 2026 13:00:07 +0100", 7.0),
+        ("Sat, 21 Nov 2026 12:00:07 -0000", 7.0),
+        ("Sat, 21 Nov 2026 12:00:07", 7.0),
+        ("21 Nov 2026 12:00:07 GMT", 7.0),
+        ("Sat, 21 Nov 2026 11:59:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Sat, 31 Nov 2026 12:00:07 GMT", None),
+        ("Sat, 21 Nov 2026 25:00:07 GMT", None),
+        ("Sat, 21 Nov 99999 12:00:07 GMT", None),
+        ("Sat, 21 Foo 2026 12:00:07 GMT", None),
+        ("2026-11-21T12:00:07Z", None),
+        ("\x00", None),
+        ("3\r\nX: y", None),
+    ],
+)
+def test_retry_after_is_read_in_its_forms_and_nothing_else(
+    header: str | None, seconds: float | None
+) -> None:
+    assert parse_retry_after(header, NOW) == seconds
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d .*"))
+def test_no_text_makes_retry_after_fail(header: str) -> None:
+    seconds = parse_retry_after(header, NOW)
+    assert seconds is None or seconds >= 0
+
+
+@given(st.integers(0, 10**6))
+def test_a_date_and_its_seconds_mean_the_same(seconds: int) -> None:
+    moment = NOW + timedelta(seconds=seconds)
+    header = moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    assert parse_retry_after(header, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"attempts": 0}, {"attempts": 1.5}, {"base": -1}, {"cap": float("nan")}, {"cap": "20"}],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        Retry(**settings)
+    assert caught.value.field in settings

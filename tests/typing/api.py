@@ -1,0 +1,88 @@
+"""Never run, only type-checked: what users of both faces get to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, assert_type
+
+import drift_async
+from drift_async import (
+    Account,
+    Contact,
+    Conversation,
+    Message,
+    Page,
+    Pager,
+    RateState,
+    Report,
+    Retry,
+    ScimUser,
+    Secret,
+    TokenInfo,
+    User,
+    sync,
+)
+
+
+async def awaited(drift: drift_async.Drift) -> None:
+    assert_type(drift_async.Drift.from_env(timeout=5), drift_async.Drift)
+    async with drift as entered:
+        assert_type(entered, drift_async.Drift)
+    assert_type(drift.with_options(retry=Retry(attempts=1)), drift_async.Drift)
+    assert_type(await drift.contacts.get(7), Contact)
+    assert_type((await drift.contacts.get(7)).created_at, datetime | None)
+    assert_type((await drift.contacts.get(7)).attributes.email, str | None)
+    assert_type(await drift.contacts.find_by_external_id("a"), list[Contact])
+    assert_type(await drift.contacts.delete(7), None)
+    assert_type(await drift.users.get_many([1, 2]), dict[int, User])
+    assert_type(drift.conversations.all(status="open"), Pager[Conversation])
+    assert_type(await drift.conversations.all().collect(limit=3), list[Conversation])
+    assert_type(await drift.conversations.all().first(), Conversation | None)
+    async for message in drift.conversations.messages(7):
+        assert_type(message, Message)
+    async for page in drift.accounts.all().pages():
+        assert_type(page, Page[Account])
+        assert_type(page.next, str)
+    assert_type(await drift.conversations.transcript(7), str)
+    assert_type(await drift.conversations.attachment(7), bytes)
+    assert_type(await drift.conversations.download_attachment(7, "a.pdf"), int)
+    assert_type(await drift.scim.get("a"), ScimUser)
+    assert_type(await drift.reports.conversations([], []), Report)
+    assert_type((await drift.app.token_info()).access_token, Secret)
+    assert_type(await drift.request("GET", "/x"), Any)
+    assert_type(drift.rate, RateState)
+
+
+def blocking(drift: sync.Drift) -> None:
+    assert_type(sync.Drift.from_env(timeout=5), sync.Drift)
+    with drift as entered:
+        assert_type(entered, sync.Drift)
+    assert_type(drift.with_options(retry=Retry(attempts=1)), sync.Drift)
+    assert_type(drift.contacts.get(7), Contact)
+    assert_type(drift.contacts.find_by_external_id("a"), list[Contact])
+    assert_type(drift.users.get_many([1, 2]), dict[int, User])
+    assert_type(drift.conversations.all(status="open"), sync.Pager[Conversation])
+    assert_type(drift.conversations.all().collect(limit=3), list[Conversation])
+    assert_type(drift.conversations.all().first(), Conversation | None)
+    for message in drift.conversations.messages(7):
+        assert_type(message, Message)
+    for page in drift.accounts.all().pages():
+        assert_type(page, Page[Account])
+    assert_type(drift.conversations.transcript(7), str)
+    assert_type(drift.app.token_info(), TokenInfo)
+    assert_type(drift.rate, RateState)
+
+
+def shared(contact: Contact) -> None:
+    assert_type(drift_async.to_json(contact), dict[str, Any])
+    assert_type(drift_async.from_json(Contact, {}), Contact)
+    assert_type(contact.extra, Mapping[str, Any])
+
+
+async def refused(drift: drift_async.Drift, blocking: sync.Drift) -> None:
+    await drift.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
+    blocking.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
+    drift.conversations.all(limit=3)  # type: ignore[call-arg]  # there is no such argument
+    (await drift.contacts.get(7)).id = 8  # type: ignore[misc]  # models are frozen
+    drift_async.Drift("token", timeout="5")  # type: ignore[arg-type]  # seconds are a number
