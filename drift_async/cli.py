@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from typer import Typer
 
-    from .demo import Job, Progress, Report
+    from .demo.report import Job, Progress, Report
 
 HINT = "drift-async: the command line needs typer and rich: pip install 'drift-async[cli]'"
 
@@ -117,7 +117,7 @@ def build() -> "Typer":
     @app.command(context_settings=settings, add_help_option=False)
     def sandbox(context: typer.Context) -> None:
         """Run the sandbox server; see its own --help."""
-        sys.exit(_sandbox(context.args))
+        _sandbox(context.args)
 
     return app
 
@@ -167,11 +167,11 @@ def _bars() -> "Iterator[Progress]":
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
-        def show(face: str, job: str, done: int, total: int | None) -> None:
+        def show(face: str, job: str, done: int, total: int | None, /) -> None:
             name = f"{face}: {job}"
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
+            bars.update(tasks[name], completed=done, total=total)
 
         yield show
 
@@ -202,13 +202,7 @@ def _add_row(table: "Table", job: "Job") -> None:
     table.add_row(job.face, job.name, items, *figures, style="bold" if total else None)
 
 
-def _sandbox(arguments: list[str]) -> int:
+def _sandbox(arguments: list[str]) -> None:
     from .sandbox.__main__ import main
 
-    sys.argv[1:] = arguments
-    try:
-        main()
-    except (OSError, OverflowError, ValueError) as error:
-        print(f"drift-async: the sandbox cannot start: {error}", file=sys.stderr)
-        return 2
-    return 0
+    main(arguments, "drift-async sandbox")

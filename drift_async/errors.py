@@ -205,13 +205,16 @@ _BY_STATUS: dict[int, type[APIError]] = {
     429: RateLimitError,
 }
 
-_SECRETIVE = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+|\b[A-Za-z0-9_\-.~+/]{24,}=*")
+_SECRETIVE = re.compile(r"[^\s@<>\"']+(?:@|%40)[^\s@<>\"']*|\b[A-Za-z0-9_\-.~+/]{24,}=*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+")
+_LOOKED_AT = 4096
 
 
 def excerpt(text: str) -> str:
     """Return the start of *text* fit for an error: one line, no addresses, nothing like a token."""
-    line = _UNPRINTABLE.sub(" ", text[: 2 * EXCERPT_BYTES])
+    line = _UNPRINTABLE.sub(" ", text[:_LOOKED_AT])
+    if len(text) > _LOOKED_AT:
+        line = line.rpartition(" ")[0]  # half an address or token would not be known for one
     return _SECRETIVE.sub("***", line).encode()[:EXCERPT_BYTES].decode(errors="ignore").strip()
 
 

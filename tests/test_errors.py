@@ -60,8 +60,7 @@ BODIES = (
     ({"error": "not found"}, None, "not found"),
     ({"error": "invalid_token", "error_description": "it ended"}, "invalid_token", "it ended"),
     ({"message": "API rate limit exceeded"}, None, "API rate limit exceeded"),
-    ({"schemas": ["e"], "status": "409", "scimType": "uniqueness", "detail": "taken"},)
-    + ("uniqueness", "taken"),
+    ({"status": "409", "scimType": "uniqueness", "detail": "taken"}, "uniqueness", "taken"),
     ({"schemas": ["e"], "status": "404", "detail": "gone"}, None, "gone"),
     ("a text", None, "a text"),
     (["x"], None, '["x"]'),
@@ -173,6 +172,7 @@ PROTOCOL = unless_once("ProtocolError", None) | {
 STALLED = same("DeadlineError", None, "deadline", 1) | {
     "once": ("OutcomeUnknownError", None, "DeadlineError", 1)
 }
+LATER: dict[str, Any] = {"headers": {"Retry-After": "61"}}
 SLOW = {"attempt_timeout": 0.1}
 SHORT = {"timeout": 0.25}
 FAILURES: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -198,10 +198,8 @@ FAILURES: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     "505": ({"status": 505}, {}, same("ServerError", None, "not_retryable", 1)),
     "503": ({"status": 503}, {}, same("ServerError", False, "attempts", 3)),
     "429": ({"status": 429}, {}, same("RateLimitError", False, "attempts", 3)),
-    "503-later": ({"status": 503, "headers": {"Retry-After": "61"}}, {})
-    + (same("ServerError", False, "retry_after", 1),),
-    "429-later": ({"status": 429, "headers": {"Retry-After": "2"}}, {"timeout": 1.5})
-    + (same("RateLimitError", False, "retry_after", 1),),
+    "503-later": (LATER | {"status": 503}, {}, same("ServerError", False, "retry_after", 1)),
+    "429-later": (LATER | {"status": 429}, {}, same("RateLimitError", False, "retry_after", 1)),
     **{
         str(status): ({"status": status}, {}, same(kind, False, "not_retryable", 1))
         for status, kind in {
@@ -237,7 +235,7 @@ async def test_a_failure_on_the_wire_is_told_as_the_table_has_it(
         box.fail(call, **fault, times=None)
         async with opened(make, box.url, **settings) as drift:
             error = await failed(drift, call, *args)
-        kind, applied, reason, requests = literal
+        kind, applied, _, requests = literal
         assert (type(error).__name__, error.applied, error.reason, len(box.seen)) == literal
         assert error.attempts == requests
         assert error.operation == f"{box.seen[0].method} " + {
@@ -253,26 +251,26 @@ async def test_a_failure_on_the_wire_is_told_as_the_table_has_it(
             assert "accounts.all" in error.settle
             assert error.settle in str(error)
         if kind == "RateLimitError":
-            assert error.retry_after == (2.0 if "headers" in fault else None)
+            assert error.retry_after == (61.0 if "headers" in fault else None)
         assert isinstance(error, TimeoutError) is (kind == "DeadlineError")
         # What the error says holds: False means that the server has done nothing, True that it has.
         if applied is not None:
             assert {one.applied for one in box.seen} == {applied}
 
 
+CUT, SHORT_BODY = {"cut": "before"}, {"short": 1}
+NO_500, NO_503 = {"status": 500}, {"status": 503}
 SEQUENCES = {
     # The outcome of one attempt that nobody knows makes that of the call unknown.
-    "lost-then-no": ([{"cut": "after"}, {"status": 400}], "BadRequestError", None, 400, 2),
-    "500-then-no": ([{"status": 500}, {"status": 409}], "ConflictError", None, 409, 2),
-    "503-then-no": ([{"status": 503}, {"status": 409}], "ConflictError", False, 409, 2),
-    "lost-then-503": ([{"cut": "before"}] + [{"status": 503}] * 2, "ServerError", None, 503, 3),
+    "lost-then-no": ([CUT, {"status": 400}], "BadRequestError", None, 400, 2),
+    "500-then-no": ([NO_500, {"status": 409}], "ConflictError", None, 409, 2),
+    "503-then-no": ([NO_503, {"status": 409}], "ConflictError", False, 409, 2),
+    "lost-then-503": ([CUT, NO_503, NO_503], "ServerError", None, 503, 3),
     # A 2xx head settles it for the whole call.
-    "short-then-500": ([{"short": 1}] + [{"status": 500}] * 2, "ServerError", True, 500, 3),
-    "short-then-lost": ([{"short": 1}] + [{"cut": "before"}] * 2, "ConnectionLostError", True)
-    + (200, 3),
+    "short-then-500": ([SHORT_BODY, NO_500, NO_500], "ServerError", True, 500, 3),
+    "short-then-lost": ([SHORT_BODY, CUT, CUT], "ConnectionLostError", True, 200, 3),
     # The last status seen is told, though the last attempt had none.
-    "500-then-lost": ([{"status": 500}] + [{"cut": "before"}] * 2, "ConnectionLostError", None)
-    + (500, 3),
+    "500-then-lost": ([NO_500, CUT, CUT], "ConnectionLostError", None, 500, 3),
 }
 
 
@@ -347,7 +345,6 @@ async def test_what_was_refused_twice_is_sent_once_the_server_listens(
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(box.open(), here))
 
     async with opened(make, url) as drift:
-        getattr(drift, "twin", drift)
         core = drift.twin._core if hasattr(drift, "twin") else drift
         core._caller.site.sleep = wait
         await attrgetter(call[0])(drift)(*call[1])
@@ -394,3 +391,141 @@ async def test_a_missing_scope_is_named_and_not_tried_again(make: Any) -> None:
             "authentication_error",
         )
         assert (error.applied, error.reason, len(box.seen)) == (False, "not_retryable", 1)
+
+
+# -- the HTTP library's own resend is off
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(("effect", "requests"), [("idempotent", 3), ("once", 1)])
+async def test_a_server_that_closes_sees_exactly_the_attempts(
+    make: Any, method: str, effect: str, requests: int
+) -> None:
+    async with Server(None) as server, opened(make, server.url) as drift:
+        with pytest.raises(errors.CallError) as caught:
+            await drift.request(method, "/x", effect=effect)
+        assert len(server.got) == caught.value.attempts == requests
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("switch", "requests"), [(True, 2), (False, 1)])
+async def test_the_private_switch_of_the_http_library_still_works(
+    switch: bool, requests: int
+) -> None:
+    async with Server(None) as server, aiohttp.ClientSession() as session:
+        session._retry_connection = switch
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await session.get(server.url)
+        assert len(server.got) == requests
+
+
+# -- errors travel, and take no secrets along
+
+
+def samples() -> dict[str, errors.DriftError]:
+    """Return an error of every public class."""
+    call: dict[str, Any] = {"operation": "GET /x", "applied": None, "attempts": 2, "elapsed": 0.5}
+    call |= {"status": 500, "request_id": "r-1", "reason": "attempts"}
+    api = {**call, "type": "t", "message": "m"}
+    own: dict[str, Any] = {
+        "InputError": errors.InputError("email", "must be a text"),
+        "DecodeError": errors.DecodeError("expected int", path="$.data.id", **call),
+        "OutcomeUnknownError": errors.OutcomeUnknownError("lost", settle="look", **call),
+        "ScopeError": errors.ScopeError(scope="contact_read", **api),
+        "RateLimitError": errors.RateLimitError(retry_after=1.5, **api),
+    }
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.DriftError) and name not in own:
+            if issubclass(kind, errors.APIError):
+                own[name] = kind(**api)
+            elif issubclass(kind, errors.CallError):
+                own[name] = kind("broke", **call)
+            else:
+                own[name] = kind("why")
+    return own
+
+
+@pytest.mark.parametrize("error", samples().values(), ids=samples())
+def test_every_public_error_pickles_and_copies(error: errors.DriftError) -> None:
+    assert getattr(drift_async, type(error).__name__) is type(error)
+    assert isinstance(error, errors.DriftError)
+    copies = [pickle.loads(pickle.dumps(error, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for twin in (*copies, copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is type(error)
+        assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
+        assert twin.applied is error.applied
+
+
+def told(error: BaseException, *, with_locals: bool) -> str:
+    """Return all that can be read off an error, its chain and the library's frames."""
+    texts = [repr(error), str(error), repr(error.args), repr(vars(error))]
+    texts += getattr(error, "__notes__", [])
+    trace = traceback.TracebackException.from_exception(error, capture_locals=with_locals)
+    for frame in trace.stack:
+        if "/drift_async/" in frame.filename:
+            texts += [str(frame.line), repr(frame.locals)]
+    for linked in (error.__cause__, error.__context__):
+        if linked is not None:
+            texts.append(told(linked, with_locals=with_locals))
+    return "\n".join(texts)
+
+
+ECHO = f"<html>{EMAIL}, Bearer {TOKEN}, {SECRET}</html>".encode()
+BREAKS: Mapping[str, dict[str, Any]] = {
+    "cut": {"cut": "before"},
+    "garbage": {"raw": b"Bearer " + TOKEN.encode() + b"\r\n\r\n"},
+    "short": {"short": 1, "headers": {"X-Request-Id": "r"}},
+    "echoed-no": {"status": 400, "body": ECHO},
+    "echoed-yes": {"status": 200, "body": ECHO},
+    "redirect": {"status": 302, "headers": {"Location": f"//x.example/{TOKEN}?e={EMAIL}"}},
+    "stall": {"delay": 5},
+}
+PRIVATE_CALLS = {
+    "contacts.find_by_email": (EMAIL,),
+    "contacts.create": (EMAIL,),
+    "gdpr.retrieve": (EMAIL,),
+    "gdpr.delete": (EMAIL,),
+    "app.token_info": (),
+    "app.uninstall": ("client", SECRET),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("call", PRIVATE_CALLS)
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+async def test_no_error_tells_a_secret(
+    make: Any, call: str, fault: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Sandbox(token=TOKEN) as box:
+        box.fail(call, **fault, times=None)
+        async with opened(make, box.url, attempt_timeout=0.1) as drift:
+            try:
+                await attrgetter(call)(drift)(*PRIVATE_CALLS[call])
+            except errors.DriftError as error:
+                said = told(error, with_locals=False) + pickle.dumps(error).decode("latin-1")
+            else:  # a deletion and the like make nothing of a strange body of a 2xx reply
+                pytest.fail("no error")
+    for secret in (TOKEN, SECRET, EMAIL):
+        assert secret not in said
+        assert secret not in caplog.text
+
+
+SHOWN = [("contacts.get", fault) for fault in BREAKS]
+SHOWN += [("app.token_info", "cut"), ("app.uninstall", "cut")]  # these have one in body and query
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("call", "fault"), SHOWN)
+async def test_no_traceback_with_locals_shows_a_credential(
+    make: Any, call: str, fault: str
+) -> None:
+    async with Sandbox(token=TOKEN) as box:
+        box.fail(call, **BREAKS[fault], times=None)
+        async with opened(make, box.url, attempt_timeout=0.1) as drift:
+            error = await failed(drift, call, *PRIVATE_CALLS.get(call, (7,)))
+            said = told(error, with_locals=True)
+    assert f"Bearer {TOKEN}" not in said
+    assert TOKEN not in said
+    assert SECRET not in said

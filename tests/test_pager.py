@@ -137,7 +137,8 @@ async def test_an_error_of_a_page_fetched_ahead_comes_when_that_page_is_asked_fo
 
     async with make(box.token, base_url=box.url, retry=Retry(attempts=1)) as drift:
         box.fail("accounts.all", status=500, skip=1)
-        pages, given = drift.accounts.all(page_size=30).pages(), []
+        pages = drift.accounts.all(page_size=30).pages()
+        given: list[Any] = []
         with pytest.raises(ServerError):
             await walk(pages, given)
         assert sum(len(page.items) for page in given) == 30

@@ -10,14 +10,15 @@ import asyncio
 import json
 import logging
 import signal
+import sys
 
 from . import Sandbox
 
 LOG = logging.getLogger("drift_async.sandbox")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m drift_async.sandbox", description=__doc__)
+def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--token", default="sandbox-token")
@@ -29,14 +30,17 @@ def _arguments() -> argparse.Namespace:
         ("messages", 3),
         ("users", 5),
         ("accounts", 20),
+        ("playbooks", 3),
         ("meetings", 20),
+        ("org-id", 123_458),
+        ("keep", 10_000),
     ):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--attachment-size", type=int, default=4096, metavar="BYTES")
     parser.add_argument("--strict", action="store_true", help="no listing of all contacts")
     parser.add_argument("--denied-status", type=int, choices=(401, 403), default=401)
     parser.add_argument("--links-host", help="host in the links of the conversation listing")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -54,10 +58,14 @@ async def _run(arguments: argparse.Namespace) -> None:
         LOG.info("stopping after %d requests", box.count)
 
 
-def main() -> None:
-    """Run until SIGINT or SIGTERM."""
+def main(given: list[str] | None = None, program: str = "python -m drift_async.sandbox") -> None:
+    """Run until SIGINT or SIGTERM; exit 1 when it cannot start."""
+    arguments = _arguments(given, program)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_run(_arguments()))
+    try:
+        asyncio.run(_run(arguments))
+    except (OSError, OverflowError, ValueError) as error:  # a taken port, a count below 0
+        sys.exit(f"drift_async.sandbox: {error}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from .call import Call, Json, Refusal, Reply, bad, data, mapped, text, whole
+from .call import Call, Json, Reply, bad, data, mapped, text, whole
 from .contacts import new_contact
-from .messages import new_message
+from .messages import conversation_of, new_message
 from .seed import INBOX_ID, STATUSES, USER_ID
 
 PATH: Final = "/conversations/list"
@@ -20,16 +20,8 @@ NUMBERS: Final = {"1": "open", "2": "closed", "3": "pending"}
 MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"  # strftime would follow the locale
 
 
-def found(call: Call) -> Json:
-    """The conversation that the path names."""
-    row = call.store.conversations.get(call.number())
-    if row is None:
-        raise Refusal(404, "no such conversation")
-    return row
-
-
 def get(call: Call) -> Reply:
-    return data(found(call))
+    return data(conversation_of(call))
 
 
 def _statuses(call: Call) -> list[str] | None:
@@ -150,7 +142,7 @@ def _author(call: Call, message: Json) -> str:
 
 def transcript(call: Call) -> Reply:
     lines = []
-    for message in call.store.conversations.messages(found(call)["id"]):
+    for message in call.store.conversations.messages(conversation_of(call)["id"]):
         when = datetime.fromtimestamp(message["createdAt"] // 1000, UTC)
         month = MONTHS[when.month * 3 - 3 : when.month * 3]
         stamp = f"{month} {when.day:02d}, {when.hour % 12 or 12:02d}:"
@@ -162,5 +154,5 @@ def transcript(call: Call) -> Reply:
 
 def json_transcript(call: Call) -> Reply:
     keys = ("id", "body", "type", "author", "createdAt")
-    messages = call.store.conversations.messages(found(call)["id"])
+    messages = call.store.conversations.messages(conversation_of(call)["id"])
     return data({"messages": [{key: row[key] for key in keys if key in row} for row in messages]})

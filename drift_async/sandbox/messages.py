@@ -16,7 +16,8 @@ EDITS: Final = ("delete", "replace", "replace_body", "replace_buttons")
 _RANGE: Final = re.compile(r"bytes=([0-9]*)-([0-9]*)\s*\Z")
 
 
-def _conversation(call: Call) -> Json:
+def conversation_of(call: Call) -> Json:
+    """The conversation that the path names."""
     row = call.store.conversations.get(call.number())
     if row is None:
         raise Refusal(404, "no such conversation")
@@ -41,7 +42,7 @@ def new_message(call: Call, conversation: Json, content: Json, author: int) -> J
 
 
 def list_page(call: Call) -> Reply:
-    conversation_id = _conversation(call)["id"]
+    conversation_id = conversation_of(call)["id"]
     page = whole(call.one("next") or 1, "next")
     if page < 1:
         raise bad("next", "must be at least 1")
@@ -83,7 +84,7 @@ def _content(given: Json, kind: str) -> Json:
 
 
 def create(call: Call) -> Reply:
-    conversation = _conversation(call)
+    conversation = conversation_of(call)
     given = call.object(["type"])
     kind = given["type"]
     if kind not in TYPES:

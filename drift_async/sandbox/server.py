@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import attrs
 from aiohttp import web
@@ -84,9 +84,9 @@ class Sandbox:
             raise ValueError("rate must be above 0, or None for no limit")
         if denied_status not in (401, 403):
             raise ValueError("denied_status must be 401 or 403")
-        self.token: Final = token
-        self.org_id: Final = org_id
-        self.count = 0
+        self._token = token
+        self._org_id = org_id
+        self._count = 0
         self._address = host, port
         self._now, self._clock = now, clock
         self._denied = denied_status
@@ -161,9 +161,24 @@ class Sandbox:
         return self._url
 
     @property
+    def token(self) -> str:
+        """The token that was given, with all scopes."""
+        return self._token
+
+    @property
+    def org_id(self) -> int:
+        """The organisation whose data this is."""
+        return self._org_id
+
+    @property
+    def count(self) -> int:
+        """How many requests have come, also those that `seen` no longer holds."""
+        return self._count
+
+    @property
     def env(self) -> dict[str, str]:
         """The environment variables that point a client here."""
-        return {"DRIFT_TOKEN": self.token, "DRIFT_BASE_URL": self.url}
+        return {"DRIFT_TOKEN": self._token, "DRIFT_BASE_URL": self.url}
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -273,8 +288,7 @@ class Sandbox:
         assert reply is not None
         silent = fault is not None and fault.silent
         self._record(number, None if silent else reply.status, applied)
-        reply.headers.append(("X-Request-Id", f"sandbox-{number:08d}"))
-        response = respond(reply)
+        response = respond(reply, f"sandbox-{number:08d}")
         return response if fault is None else await fault.send(request, response)
 
     def _arrived(
@@ -283,11 +297,11 @@ class Sandbox:
         raw = request.raw_headers
         headers = tuple([(k.decode("latin-1"), v.decode("latin-1")) for k, v in raw])
         with self._lock:
-            self.count += 1
-            self._seen[self.count] = Seen(request.method, target, headers, body, operation)
+            self._count += 1
+            self._seen[self._count] = Seen(request.method, target, headers, body, operation)
             if len(self._seen) > self._keep:
                 del self._seen[next(iter(self._seen))]
-            return self.count
+            return self._count
 
     def _record(self, number: int, status: int | None, applied: bool) -> None:
         with self._lock:

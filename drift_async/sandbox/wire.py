@@ -26,7 +26,8 @@ def split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
     query: dict[str, list[str]] = {}
     for key, value in parse_qsl(text, keep_blank_values=True) if text else ():
         query.setdefault(key, []).append(value)
-    return segments, query, "scim" in segments[:2]
+    scim = segments[1:2] if segments[:1] == ["v1"] else segments[:1]
+    return segments, query, scim == ["scim"]
 
 
 async def read(request: web.BaseRequest) -> tuple[bytes, bool]:
@@ -41,9 +42,11 @@ async def read(request: web.BaseRequest) -> tuple[bytes, bool]:
     return bytes(body), True
 
 
-def respond(reply: Reply) -> web.Response:
-    """The reply as the server sends it."""
+def respond(reply: Reply, request_id: str | None = None) -> web.Response:
+    """The reply as the server sends it; a scripted X-Request-Id goes before `request_id`."""
     headers = CIMultiDict(reply.headers)
+    if request_id:
+        headers.setdefault("X-Request-Id", request_id)
     body = reply.payload()
     if body or reply.status not in (204, 304):
         headers.setdefault("Content-Type", reply.content_type)

@@ -132,6 +132,10 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
         yield f"    def __init__(self, core: _async.{node.name}, loop: Loop) -> None:"
         yield from (f"        {line}" for line in attach)
         return
+    for item in ast.walk(init):
+        match item:
+            case ast.Attribute(attr=name, ctx=ast.Store()) if not name.startswith("_"):
+                raise source.refuse(item, f"{name} is set in __init__: make it a property")
     yield from _signature(source, init, "__init__")
     yield from _call(f"        core = _async.{node.name}", source, init, "")
     yield "        self._attach(core, Loop(core))"

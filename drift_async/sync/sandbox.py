@@ -117,6 +117,21 @@ class Sandbox:
         return self._loop.read(lambda: self._core.url)
 
     @property
+    def token(self) -> str:
+        """The token that was given, with all scopes."""
+        return self._loop.read(lambda: self._core.token)
+
+    @property
+    def org_id(self) -> int:
+        """The organisation whose data this is."""
+        return self._loop.read(lambda: self._core.org_id)
+
+    @property
+    def count(self) -> int:
+        """How many requests have come, also those that `seen` no longer holds."""
+        return self._loop.read(lambda: self._core.count)
+
+    @property
     def env(self) -> dict[str, str]:
         """The environment variables that point a client here."""
         return self._loop.read(lambda: self._core.env)

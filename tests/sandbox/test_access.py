@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from drift_async.sandbox import Sandbox
@@ -83,7 +85,9 @@ async def test_an_uninstall_kills_its_token(box: Sandbox) -> None:
     assert (await ask(box, GET)).status == 401
 
 
-@pytest.mark.parametrize("path", ["/", "", "/nope", "/contacts//tags", "/v1", "/v1/v1/users"])
+@pytest.mark.parametrize(
+    "path", ["/", "", "/nope", "/contacts//tags", "/v1", "/v1/v1/users", "/x/scim"]
+)
 async def test_unknown_paths_are_404(box: Sandbox, path: str) -> None:
     answer = await ask(box, f"GET {path or '/?x'}")
     assert (answer.status, answer.json["error"]["type"]) == (404, "not_found")
@@ -131,6 +135,35 @@ async def test_chunked_bodies_and_whole_urls_are_read(box: Sandbox) -> None:
     text += b"Authorization: BEARER  sandbox-token\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = parse(await exchange(box, text + b'5\r\n["a",\r\n5\r\n "b"]\r\n0\r\n\r\n'))
     assert (answer.status, box.seen[0].body) == (200, b'["a", "b"]')
+
+
+async def test_a_broken_chunk_is_a_400_or_the_end(box: Sandbox) -> None:
+    text = b"POST /emails/unsubscribe HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert parse(await exchange(box, text + b"zz\r\n")).status == 400
+    assert (await ask(box, GET)).status == 200
+
+
+async def test_head_is_a_wrong_method_without_a_body(box: Sandbox) -> None:
+    text = b"HEAD /users/list HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    answer = parse(await exchange(box, text))
+    assert (answer.status, answer.body) == (405, b"")
+
+
+async def test_other_threads_may_ask_and_set(box: Sandbox) -> None:
+    def work() -> int:
+        for i in range(300):
+            box.fail("users.all", status=500, times=None)
+            box.add_token(f"t{i}", ["user_read"])
+            assert len(box.seen) <= box.count
+            box.revoke(f"t{i}")
+            box.heal()
+        return box.count
+
+    working = asyncio.create_task(asyncio.to_thread(work))
+    while not working.done():
+        assert (await ask(box, GET)).status == 200
+        assert (await ask(box, "GET /users/list")).status in (200, 500)
+    assert await working <= box.count == len(box.seen)
 
 
 async def test_the_bucket_leaks_at_its_rate_for_each_token() -> None:

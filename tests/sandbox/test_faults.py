@@ -100,6 +100,7 @@ async def test_a_body_replaces_the_true_one(box: Sandbox, given: Any, body: byte
     box.fail("users.get", body=given, headers={"content-type": "text/x", "X-Request-Id": "mine"})
     answer = await ask(box, GET)
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, body, "text/x")
+    assert answer.headers["x-request-id"] == "mine"
     assert box.seen[0].applied
 
 

@@ -212,6 +212,7 @@ async def test_scim_pages_start_at_one() -> None:
         ("PATCH /scim/Users/228226", {"userName": "noah.1@SANDBOX.example"}, 409, "uniqueness"),
         ("GET /scim/Users/x", None, 404, None),
         ("GET /scim/Groups", None, 404, None),
+        ("GET /v1/scim/", None, 404, None),
         ("POST /scim/Users/228226", {}, 405, None),
     ],
 )

@@ -105,6 +105,20 @@ async def test_the_process_prints_one_line_and_ends_on_a_signal(number: int) -> 
     assert b"Traceback" not in log
 
 
+async def test_the_process_says_why_it_cannot_start(box: Sandbox) -> None:
+    port = box.url.rpartition(":")[2]
+    for arguments in (["--port", port], ["--users", "0"]):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "drift_async.sandbox", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, log = await process.communicate()
+        assert (process.returncode, out) == (1, b"")
+        assert log.startswith(b"drift_async.sandbox: ")
+        assert b"Traceback" not in log
+
+
 def test_the_package_imports_nothing_else_of_ours() -> None:
     code = (
         "import sys, drift_async\n"

@@ -1,0 +1,92 @@
+"""The people that the demo imports, and the CSV file they come from."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import attrs
+
+BATCH: Final = 50  # as many external ids fit into one request
+
+FIRST_NAMES: Final = ("Ada", "José", "Zoë", "Łukasz", "Søren", "Олена", "美咲", "Ngọc", "أمل")
+LAST_NAMES: Final = ("Müller", "O'Neil", "García", "Øst", "田中", "Παππάς", "de la Cruz")
+PLANS: Final = ("free", "team", "größer")
+NEXT_PLAN: Final = {"free": "team", "team": "größer", "größer": "größer"}
+FIRST_DAY: Final = date(2021, 1, 1)
+LAST_SEEN: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@attrs.frozen
+class Person:
+    """A row of the CSV file."""
+
+    external_id: str
+    email: str
+    name: str
+    plan: str
+    seats: int = attrs.field(converter=int)
+    signed_up: str
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the contact is created with, beside e-mail and external id."""
+        return {
+            "name": self.name,
+            "plan": self.plan,
+            "seats": self.seats,
+            "signed_up": self.signed_up,
+        }
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the contact is updated with."""
+        seen = LAST_SEEN + timedelta(minutes=self.seats)
+        return {"plan": NEXT_PLAN[self.plan], "last_seen": round(seen.timestamp() * 1000)}
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What the contact must hold in the end."""
+        named = {"email": self.email, "externalId": self.external_id}
+        return {**named, **self.attributes, **self.changes}
+
+
+def make_people(face: str, count: int) -> Iterator[Person]:
+    """Make up people, the same ones each time."""
+    for n in range(count):
+        first, last = FIRST_NAMES[n % len(FIRST_NAMES)], LAST_NAMES[n % len(LAST_NAMES)]
+        yield Person(
+            external_id=f"{face}-{n:05}-{zlib.crc32(f'{face}{n}'.encode()):08x}",
+            email=f"{face}.{n}@company{n % 97}.example",
+            name=f"{first} {last}",
+            plan=PLANS[n % len(PLANS)],
+            seats=1 + n % 40,
+            signed_up=str(FIRST_DAY + timedelta(days=n % 1800)),
+        )
+
+
+def through_a_file(people: Iterable[Person]) -> list[Person]:
+    """Write the people to a CSV file, and return what is read from it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "contacts.csv")
+        write_csv(path, people)
+        return read_csv(path)
+
+
+def write_csv(path: Path, people: Iterable[Person]) -> None:
+    """Write a CSV file with a line for each of the people."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in attrs.fields(Person))
+        writer.writerows(attrs.astuple(person) for person in people)
+
+
+def read_csv(path: Path) -> list[Person]:
+    """Return the people in a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Person(**row) for row in csv.DictReader(file)]

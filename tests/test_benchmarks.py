@@ -1,0 +1,35 @@
+"""The benchmarks run: one short round without verdicts; peers that are not installed are left out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.overhead", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+
+
+def test_a_quick_round_measures_every_target() -> None:
+    done = run("--quick", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert {row["id"] for row in rows} >= {"P1", "P2", "P11"}
+    assert all(row["ratio"]["median"] > 0 for row in rows)
+
+
+def test_an_unknown_target_is_refused() -> None:
+    done = run("--only", "P99")
+    assert done.returncode == 2
+    assert "P99" in done.stderr

@@ -1,0 +1,121 @@
+"""Attachments: as bytes, and streamed to a file that appears when it is whole."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drift_async import ConnectionLostError, NotFoundError, ResponseTooLargeError, Retry, Sandbox
+from drift_async.core.download import continues
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[Sandbox]:
+    # Long enough that much has arrived before the end is cut off.
+    async with Sandbox(attachment_size=2_000_000) as box:
+        yield box
+
+
+@pytest.fixture
+async def document(drift: Any, box: Sandbox) -> int:
+    """The id of an attachment of some message."""
+    async for conversation in drift.conversations.all():
+        async for message in drift.conversations.messages(conversation.id):
+            for attachment in message.attachments or ():
+                box.forget()
+                return int(attachment.id)
+    raise AssertionError("no message has an attachment")
+
+
+async def test_an_attachment_as_bytes_and_as_a_file_are_the_same(
+    drift: Any, document: int, tmp_path: Path
+) -> None:
+    whole = await drift.conversations.attachment(document)
+    path = tmp_path / "file.bin"
+    assert await drift.conversations.download_attachment(document, path) == len(whole) > 0
+    assert path.read_bytes() == whole
+    assert [item.name for item in tmp_path.iterdir()] == ["file.bin"]
+    other = tmp_path / "other"
+    other.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+
+
+async def test_a_file_that_was_there_stays_until_the_new_one_is_whole(
+    make: Callable[..., Any], box: Sandbox, drift: Any, document: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.bin"
+    path.write_text("old")
+    box.fail("conversations.attachment", short=3, times=None)
+    async with make(box.token, base_url=box.url, retry=Retry(base=0)) as hasty:
+        with pytest.raises(ConnectionLostError) as caught:
+            await hasty.conversations.download_attachment(document, str(path))
+    assert caught.value.applied is True
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["file.bin"]
+
+
+async def test_after_a_break_only_the_rest_is_asked_for(
+    drift: Any, box: Sandbox, document: int, tmp_path: Path
+) -> None:
+    whole = await drift.conversations.attachment(document)
+    box.forget()
+    box.fail("conversations.attachment", short=3)
+    path = tmp_path / "file.bin"
+    assert await drift.conversations.download_attachment(document, path) == len(whole)
+    assert path.read_bytes() == whole
+    ranges = [dict(seen.headers).get("Range") for seen in box.seen]
+    assert ranges[0] is None
+    assert re.fullmatch("bytes=[1-9][0-9]*-", ranges[1] or "")
+
+
+async def test_a_server_that_sends_all_again_is_understood(
+    drift: Any, box: Sandbox, document: int, tmp_path: Path
+) -> None:
+    whole = await drift.conversations.attachment(document)
+    box.fail("conversations.attachment", short=3)
+    box.fail("conversations.attachment", status=200, body=whole)
+    path = tmp_path / "file.bin"
+    assert await drift.conversations.download_attachment(document, path) == len(whole)
+    assert path.read_bytes() == whole
+
+
+async def test_a_bound_holds_before_and_while_reading(
+    drift: Any, box: Sandbox, document: int, tmp_path: Path
+) -> None:
+    for call in (
+        drift.conversations.attachment(document, max_bytes=5),
+        drift.conversations.download_attachment(document, tmp_path / "x", max_bytes=5),
+    ):
+        with pytest.raises(ResponseTooLargeError) as caught:
+            await call
+        assert caught.value.applied is True
+    assert list(tmp_path.iterdir()) == []
+    assert len(box.seen) == 2
+
+
+async def test_an_unknown_document_leaves_no_file(drift: Any, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await drift.conversations.download_attachment(999_999_999_999, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "expected"),
+    [
+        (206, "bytes 7-9/10", True),
+        (206, "bytes 7-9/*", True),
+        (206, "bytes 6-9/10", False),
+        (206, "bytes */10", False),
+        (206, "", False),
+        (200, "bytes 7-9/10", False),
+    ],
+)
+def test_only_the_bytes_that_are_missing_continue(status: int, value: str, expected: bool) -> None:
+    assert continues(status, {"Content-Range": value}, 7) is expected

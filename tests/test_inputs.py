@@ -1,0 +1,288 @@
+"""Bad input is refused before anything is sent, with the field's name and without the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from operator import attrgetter
+from typing import Any
+
+import pytest
+
+import drift_async
+from drift_async import (
+    UNSET,
+    Button,
+    ButtonStyle,
+    ButtonType,
+    CustomProperty,
+    InputError,
+    PropertyType,
+    Rate,
+    Reaction,
+    ReactionType,
+    ReportFilter,
+    ReportOperation,
+    Retry,
+    ScimName,
+    ScimUser,
+    ScimValue,
+)
+from drift_async.sandbox import Sandbox
+
+NAIVE = datetime(2026, 11, 1)  # noqa: DTZ001
+AWARE = datetime(2026, 11, 1, tzinfo=UTC)
+SIGN = "needle-4711"  # stands in values that must not come back in the error
+
+NO_IDS: tuple[Any, ...] = (0, -1, 2**63, True, "7", 1.0, None, [7], b"7", SIGN)
+NO_WHOLE: tuple[Any, ...] = (0, -1, True, "7", 1.5, None, math.nan, 2**63)
+NO_TEXTS: tuple[Any, ...] = ("", None, 7, True, b"x", ["x"], "\ud800" + SIGN, f"{SIGN}\udfff")
+NO_TEXTS += (" ", "\t\n ", SIGN + "x" * 1024 * 1024)
+NO_SEGMENTS: tuple[Any, ...] = ("", "..", ".", None, 7, b"x", "\ud800", f"{SIGN}\n", SIGN * 100)
+NO_EMAILS: tuple[Any, ...] = ("", " ", None, 7, b"a@b", SIGN, f"@{SIGN}", f"{SIGN}@", "a b@c.de")
+NO_EMAILS += ("a@b.de\n", "a@" + SIGN * 40, "a@\ud800.de", ["a@b.de"], "a@b\u00a0.de", "a@b.de\x00")
+NO_TIMES: tuple[Any, ...] = (NAIVE, date(2026, 11, 1), 1793527200123, "2026-11-01", True)
+NO_SIZES: tuple[Any, ...] = (0, -1, True, "7", 7.0, None, 2**70)
+CYCLE: dict[str, Any] = {}
+CYCLE["again"] = CYCLE
+# attributes, and what the error names
+NO_ATTRIBUTES: tuple[tuple[Any, str], ...] = (
+    ({"plan": None}, "attributes.plan"),
+    ({"plan": math.nan}, "attributes.plan"),
+    ({"plan": -math.inf}, "attributes.plan"),
+    ({"plan": SIGN.encode()}, "attributes.plan"),
+    ({"plan": object()}, "attributes.plan"),
+    ({"plan": {SIGN}}, "attributes.plan"),
+    ({"plan": NAIVE}, "attributes.plan"),
+    ({"plan": date(2026, 1, 1)}, "attributes.plan"),
+    ({"plan": f"{SIGN}\ud800"}, "attributes.plan"),
+    ({"plan": {"deep": [1, math.nan]}}, "attributes.plan.deep[1]"),
+    ({"plan": {"deep": {7: SIGN}}}, "attributes.plan.deep"),
+    ({"plan": 10**5000}, "attributes.plan"),
+    ({"plan": UNSET}, "attributes.plan"),
+    ({"plan": 1j}, "attributes.plan"),
+    ({7: SIGN}, "attributes"),
+    ({None: SIGN}, "attributes"),
+    ({"\ud800": SIGN}, "attributes"),
+    ({"cycle": CYCLE}, "attributes.cycle"),
+    ([SIGN], "attributes"),
+    (SIGN, "attributes"),
+    (7, "attributes"),
+    ([("plan", SIGN)], "attributes"),
+)
+OK_USER = ScimUser(user_name="a@b.de", display_name="A")
+C, A = 15_811_400_007, "123458_company1.example"
+Case = tuple[str, str, tuple[Any, ...], dict[str, Any]]
+
+
+def each(
+    call: str, field: str, values: tuple[Any, ...], *before: Any, key: str = "", **more: Any
+) -> list[Case]:
+    """Return a case for each value: given by its key, or by position behind *before*."""
+    if key:
+        return [(call, field, before, {**more, key: value}) for value in values]
+    return [(call, field, (*before, value), more) for value in values]
+
+
+def optional(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value for value in values if value is not None)
+
+
+def button(**fields: Any) -> list[Button]:
+    return [Button(label="ok"), Button(**{"label": "x", **fields})]
+
+
+CONTACTS = [
+    *each("contacts.create", "email", NO_EMAILS),
+    *each("contacts.create", "external_id", optional(NO_TEXTS), "a@b.de", key="external_id"),
+    *each("contacts.create", "external_id", (UNSET,), "a@b.de", key="external_id"),
+    *(("contacts.create", f, ("a@b.de",), {"attributes": a}) for a, f in NO_ATTRIBUTES),
+    ("contacts.create", "attributes.email", ("a@b.de",), {"attributes": {"email": SIGN}}),
+    *each("contacts.get", "contact_id", NO_IDS),
+    *each("contacts.delete", "contact_id", NO_IDS),
+    *each("contacts.find_by_email", "email", NO_EMAILS),
+    *each("contacts.find_by_email", "limit", NO_WHOLE, "a@b.de", key="limit"),
+    *each("contacts.find_by_external_id", "external_ids[1]", NO_TEXTS, "ok"),
+    ("contacts.find_by_external_id", "external_ids", (), {}),
+    *each("contacts.update", "contact_id", NO_IDS, key="contact_id", attributes={"a": 1}),
+    *(("contacts.update", f, (C, a), {}) for a, f in (*NO_ATTRIBUTES, ({}, "attributes"))),
+    ("contacts.update", "attributes", (C, None), {}),
+    *each("contacts.update_by_external_id", "external_id", NO_TEXTS, key="external_id")[:0],
+    *(("contacts.update_by_external_id", "external_id", (v, {"a": 1}), {}) for v in NO_TEXTS),
+    *(("contacts.update_by_external_id", f, ("x", a), {}) for a, f in NO_ATTRIBUTES),
+    *each("contacts.update_by_external_id", "id_type", ("", "EXTERNAL", SIGN, None, 7, ["drift"]))[
+        :0
+    ],
+    *(
+        ("contacts.update_by_external_id", "id_type", ("x", {"a": 1}), {"id_type": value})
+        for value in ("", "EXTERNAL", SIGN, None, 7, ["drift"])
+    ),
+    *each("contacts.upsert", "external_id", NO_TEXTS, key="external_id", email="a@b.de"),
+    *each("contacts.upsert", "email", NO_EMAILS, "x", key="email"),
+    *(("contacts.upsert", f, ("x",), {"email": "a@b.de", "attributes": a}) for a, f in NO_ATTRIBUTES),
+    *each("contacts.add_timeline_event", "event", NO_TEXTS, key="event", contact_id=C),
+    *each("contacts.add_timeline_event", "contact_id", optional(NO_IDS), "x", key="contact_id"),
+    *each("contacts.add_timeline_event", "external_id", optional(NO_TEXTS), "x", key="external_id"),
+    ("contacts.add_timeline_event", "contact_id", ("x",), {}),
+    ("contacts.add_timeline_event", "contact_id", ("x",), {"contact_id": C, "external_id": SIGN}),
+    *each("contacts.add_timeline_event", "created_at", NO_TIMES, "x", key="created_at", contact_id=C),
+    *each("contacts.unsubscribe", "emails", ([], (), SIGN, "a@b.de", None, 7)),
+    *(("contacts.unsubscribe", "emails[1]", (["a@b.de", value],), {}) for value in NO_EMAILS),
+]
+USERS = [
+    *each("users.get", "user_id", NO_IDS),
+    *(("users.get_many", "user_ids[1]", ([7, value],), {}) for value in NO_IDS),
+    *each("users.get_many", "user_ids", (7, None)),
+    *each("users.update", "user_id", NO_IDS, key="user_id", name="x"),
+    *each("users.update", "name", optional(NO_TEXTS), 7, key="name"),
+    *each("users.update", "alias", optional(NO_TEXTS), 7, key="alias"),
+    *each("users.update", "email", optional(NO_EMAILS), 7, key="email"),
+    *each("users.update", "locale", optional(NO_TEXTS), 7, key="locale"),
+    *each("users.update", "avatar_url", optional(NO_TEXTS), 7, key="avatar_url"),
+    *each("users.update", "phone", ("", "555", "617-555-01000", SIGN, 6175550100), 7, key="phone"),
+    *each("users.update", "phone", ("617-555-010\u0660", "617-555-0100\n"), 7, key="phone"),
+    *each("users.update", "availability", ("ON_CALL", "online", "", SIGN, 7, []), 7)[:0],
+    *each(
+        "users.update", "availability", ("ON_CALL", "offline", "", SIGN, 7, []), 7, key="availability"
+    ),
+    ("users.update", "changes", (7,), {}),
+    ("users.update", "changes", (7,), {"name": UNSET, "phone": UNSET}),
+    *each("users.meetings", "start", (*NO_TIMES, None), key="start", end=AWARE),
+    *each("users.meetings", "end", (*NO_TIMES, None), AWARE),
+    ("users.meetings", "end", (AWARE, datetime(2026, 10, 31, tzinfo=UTC)), {}),
+    *each("teams.of_user", "user_id", NO_IDS),
+]
+CONVERSATIONS = [
+    *(
+        case
+        for name in ("get", "transcript", "json_transcript", "messages")
+        for case in each(f"conversations.{name}", "conversation_id", NO_IDS)
+    ),
+    *each("conversations.attachment", "document_id", NO_IDS),
+    *each("conversations.attachment", "max_bytes", (-1, True, "7", 1.5, None), 7, key="max_bytes"),
+    *each("conversations.download_attachment", "document_id", NO_IDS, key="document_id", path="/x"),
+    *each("conversations.create", "email", NO_EMAILS, key="email", body="x"),
+    *each("conversations.create", "body", NO_TEXTS, "a@b.de"),
+    *each("conversations.create", "integration_source", optional(NO_TEXTS), "a@b.de", "x")[:0],
+    *(
+        ("conversations.create", "integration_source", ("a@b.de", "x"), {"integration_source": v})
+        for v in optional(NO_TEXTS)
+    ),
+    *(
+        ("conversations.create", "auto_assignee_id", ("a@b.de", "x"), {"auto_assignee_id": v})
+        for v in optional(NO_IDS)
+    ),
+    *each("conversations.all", "status", ("", SIGN, "bulk_sent", [], 7, 1, ["open", SIGN]))[:0],
+    *each(
+        "conversations.all", "status", ("", SIGN, "bulk_sent", [], 7, ["open", SIGN], [1]), key="status"
+    ),
+    *each("conversations.all", "page_size", (*NO_SIZES, 101), key="page_size"),
+    *each("conversations.create_message", "conversation_id", NO_IDS, key="conversation_id", body="x"),
+    *each("conversations.create_message", "body", NO_TEXTS, 7),
+    ("conversations.create_message", "body", (7,), {"buttons": []}),
+    *each("conversations.create_message", "type", ("", "edit", "CHAT", SIGN, None, 7), 7, "x")[:0],
+    *each(
+        "conversations.create_message", "type", ("", "edit", "CHAT", SIGN, None, 7), 7, "x", key="type"
+    ),
+    *each("conversations.create_message", "user_id", optional(NO_IDS), 7, "x", key="user_id"),
+    *(
+        ("conversations.create_message", f"buttons[1]{field}", (7, "x"), {"buttons": value, "type": t})
+        for field, value, t in (
+            (".type", button(type=ButtonType.ACTION), "chat"),
+            (".type", button(type=ButtonType.COMPOSE), "chat"),
+            (".type", button(type=ButtonType("new" + SIGN)), "private_note"),
+            (".style", button(style=ButtonStyle("new" + SIGN)), "chat"),
+            (".label", button(label=""), "chat"),
+            (".label", button(label=None), "chat"),
+            (".label", button(label=7), "chat"),
+            (".value", button(value=f"{SIGN}\ud800"), "chat"),
+            (".value", button(value=["x"]), "chat"),
+            (".reaction.type", button(reaction=Reaction(message=SIGN)), "chat"),
+            (".reaction.message", button(reaction=Reaction(type=ReactionType.REPLACE)), "chat"),
+            ("", [Button(label="ok"), {"label": SIGN}], "chat"),
+            ("", [Button(label="ok"), SIGN], "chat"),
+        )
+    ),
+    *each("conversations.create_message", "buttons", (7, True), 7, "x", key="buttons"),
+]
+SIZE = {"label": "S", "name": "size", "type": PropertyType.NUMBER}
+OTHERS = [
+    *each("accounts.create", "owner_id", NO_IDS),
+    *each("accounts.create", "name", (*optional(NO_TEXTS), UNSET), 7, key="name"),
+    *each("accounts.create", "domain", optional(NO_TEXTS), 7, key="domain"),
+    *each("accounts.create", "targeted", (1, "true", SIGN, []), 7, key="targeted"),
+    *each("accounts.create", "custom_properties", (7, True), 7, key="custom_properties"),
+    *(
+        ("accounts.create", f"custom_properties[0]{field}", (7,), {"custom_properties": [value]})
+        for field, value in (
+            ("", SIZE),
+            ("", SIGN),
+            (".value", CustomProperty(**SIZE, value=math.nan)),
+            (".value", CustomProperty(**SIZE, value=SIGN.encode())),
+            (".name", CustomProperty(label="x", name=7)),  # type: ignore[arg-type]
+        )
+    ),
+    *each("accounts.get", "account_id", NO_SEGMENTS),
+    *each("accounts.delete", "account_id", NO_SEGMENTS),
+    *each("accounts.all", "page_size", (*NO_SIZES, 66), key="page_size"),
+    *each("accounts.update", "account_id", NO_TEXTS, key="account_id", owner_id=7, name="x"),
+    *each("accounts.update", "owner_id", NO_IDS, A, key="owner_id", name="x"),
+    ("accounts.update", "changes", (A, 7), {}),
+    ("accounts.update", "changes", (A, 7), {"name": UNSET}),
+    *each("accounts.update", "name", optional(NO_TEXTS), A, 7, key="name"),
+    *each("accounts.update", "targeted", (1, "true", SIGN), A, 7, key="targeted"),
+    *each("gdpr.retrieve", "email", NO_EMAILS),
+    *each("gdpr.delete", "email", NO_EMAILS),
+    *each("app.token_info", "token", ("", "a b", f"{SIGN}\n", "tökén", 7, b"x")),
+    *each("app.uninstall", "client_id", NO_TEXTS, key="client_id", client_secret="x"),
+    *each("app.uninstall", "client_secret", ("", None, 7, f"{SIGN}\n", "\ud800"), "x"),
+    *each("scim.get", "user_id", NO_SEGMENTS),
+    *each("scim.delete", "user_id", NO_SEGMENTS),
+    *each("scim.replace", "user_id", NO_SEGMENTS, key="user_id", user=OK_USER),
+    *each("scim.update", "user_id", NO_SEGMENTS, key="user_id", changes=OK_USER),
+    *each("scim.all", "page_size", (*NO_SIZES, 201), key="page_size"),
+    *each("scim.all", "filter", optional(NO_TEXTS), key="filter"),
+    *each("scim.create", "user", (None, {"userName": SIGN}, SIGN, ScimName())),
+    *each("scim.create", "user.user_name", (ScimUser(display_name=SIGN),)),
+    *each("scim.create", "user.display_name", (ScimUser(user_name=SIGN, display_name=""),)),
+    *each("scim.create", "user.displayName", (ScimUser(user_name="x", display_name=7),)),  # type: ignore[arg-type]
+    *each(
+        "scim.create",
+        "user.emails[0].primary",
+        (ScimUser(user_name="x", display_name="y", emails=(ScimValue(primary=1),)),),  # type: ignore[arg-type]
+    ),
+    *each("scim.replace", "user.display_name", (ScimUser(user_name=SIGN),), "7"),
+    *each("scim.update", "changes", (ScimUser(), None, {"active": False}), "7"),
+    *each("reports.conversations", "metrics", ("createdAt", SIGN, 7, None), []),
+    *each("reports.conversations", "metrics[1]", (["x", ""], ["x", 7], ["x", None]), []),
+    *each("reports.conversations", "filters[0]", ([SIGN], [{"property": SIGN}], [None]))[:0],
+    *(
+        ("reports.conversations", field, (value, ["createdAt"]), {})
+        for field, value in (
+            ("filters[0]", [SIGN]),
+            ("filters[0]", [{"property": SIGN}]),
+            ("filters[0].values", [ReportFilter(property="x", operation=ReportOperation.IN, values=7)]),  # type: ignore[arg-type]
+            ("filters[0].values[0]", [ReportFilter(property="x", operation=ReportOperation.IN, values=(NAIVE,))]),
+            ("filters[0].property", [ReportFilter(property=7, operation=ReportOperation.IN)]),  # type: ignore[arg-type]
+            ("filters", 7),
+            ("filters", None),
+        )
+    ),
+]
+REQUEST = [
+    *(("request", "method", (value, "/x"), {}) for value in ("", "get", "HEAD", SIGN, None, 7, [])),
+    *(("request", "path", ("GET", value), {}) for value in ("", "x", "/", "//evil", "/a//b", None, 7)),
+    *(("request", "path", ("GET", value), {}) for value in ("/..", "/a/../b", "/./a", "/\ud800", "/\n")),
+    *(("request", "path", ("GET", value), {}) for value in (["/x"], b"/x", "http://evil.example/")),
+    *each("request", "effect", ("", "SAFE", SIGN, 7, True, []), "GET", "/x", key="effect"),
+    *each("request", "json", (math.nan, b"x", object(), {1}, "\ud800"), "POST", "/x", key="json"),
+    *each("request", "json.a[0]", ({"a": [math.inf]}, {"a": [NAIVE]}), "POST", "/x", key="json"),
+    *each("request", "params", (7, "a=b", [("a", "b")], {1: 2}), "GET", "/x", key="params"),
+    *(
+        ("request", "a", ("GET", "/x"), {"params": {"a": value}})
+        for value in (b"x", {"b": 1}, object(), math.nan, NAIVE, "\ud800", [["x"]], UNSET)
+    ),
+]
+ALL: list[Case] = [*CONTACTS, *USERS, *CONVERSATIONS, *OTHERS, *REQUEST]
+BY_CALL: Mapping[str, list[Case]] = {}
