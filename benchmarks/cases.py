@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +22,6 @@ from yarl import URL
 import drift_async.sync
 from drift_async import Drift
 from drift_async.core import strict_json
-from drift_async.sync import loop as twin_loop
 
 from .measure import Row, Server, Target, compare, cpu, pinned, wall
 
@@ -57,7 +58,7 @@ def codecs() -> Iterator[tuple[str, Loads]]:
     """Give the JSON readers to measure with."""
     yield "json", json.loads
     if installed("orjson"):
-        import orjson  # noqa: PLC0415
+        import orjson
 
         yield "orjson", orjson.loads
 
@@ -126,47 +127,53 @@ def p4(bench: Bench) -> Iterator[Row]:
     """Blocking calls against requests, on all cores."""
     if not installed("requests"):
         return
-    import requests  # noqa: PLC0415
+    import requests
 
     url = f"{bench.server.url}/contacts/7"
-    loops = [("asyncio", False), ("uvloop", True)] if installed("uvloop") else [("asyncio", False)]
-    for loop, uvloop in loops:
-        with _twin_loop(uvloop), reading_with(json.loads):
-            drift = drift_async.sync.Drift(TOKEN, base_url=bench.server.url)
-            drift.open()
-            for threads, bound in ((1, 2.0), (8, 4.0)):
-                calls = bench.calls(400, 8)
-                sessions = [requests.Session() for _ in range(threads)]
-                theirs = [partial(_requests_call, session, url) for session in sessions]
-                ours = [partial(drift.request, "GET", "/contacts/7")] * threads
-                with bench.server.watched(bench.busy):
-                    yield compare(
-                        "P4",
-                        f"blocking request, {loop}, {threads} thread{'s' * (threads > 1)}",
-                        "requests.Session, calls/s",
-                        Target(bound, at_least=True, decides=threads == 1 and not uvloop),
-                        wall(partial(_threaded, ours, calls)),
-                        wall(partial(_threaded, theirs, calls)),
-                        rounds=bench.rounds(15),
-                        calls=calls,
-                    )
-                for session in sessions:
-                    session.close()
-            drift.close()
+    calls = bench.calls(400, 8)
+    with (
+        reading_with(json.loads),
+        drift_async.sync.Drift(TOKEN, base_url=bench.server.url) as drift,
+    ):
+        for threads, bound in ((1, 2.0), (8, 4.0)):
+            sessions = [requests.Session() for _ in range(threads)]
+            ours = [partial(drift.request, "GET", "/contacts/7")] * threads
+            theirs = [partial(_requests_call, session, url) for session in sessions]
+            with bench.server.watched(bench.busy):
+                yield compare(
+                    "P4",
+                    f"blocking request, {threads} thread{'s' * (threads > 1)}",
+                    "requests.Session, calls/s",
+                    Target(bound, at_least=True, decides=threads == 1),
+                    wall(partial(_threaded, ours, calls)),
+                    wall(partial(_threaded, theirs, calls)),
+                    rounds=bench.rounds(18),
+                    calls=calls,
+                )
+            for session in sessions:
+                session.close()
 
 
 def p11(bench: Bench) -> Iterator[Row]:
     """Imports, each in an interpreter of its own."""
-    for statement, bound in (("from drift_async import Drift", 1.3), ("import drift_async", 0.3)):
-        yield compare(
-            "P11",
-            statement,
-            "import aiohttp",
-            Target(bound),
-            partial(_import, statement),
-            partial(_import, "import aiohttp"),
-            rounds=bench.rounds(21),
-        )
+    # Compiled code is kept for the run, wherever the packages live and whatever the environment
+    # says: installers compile, checkouts do not.
+    with tempfile.TemporaryDirectory() as cache:
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        for statement, bound in (
+            ("from drift_async import Drift", 1.3),
+            ("import drift_async", 0.3),
+        ):
+            yield compare(
+                "P11",
+                statement,
+                "import aiohttp",
+                Target(bound),
+                partial(_import, statement, env),
+                partial(_import, "import aiohttp", env),
+                rounds=bench.rounds(24),
+            )
 
 
 CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {"P1": p1, "P2": p2, "P4": p4, "P11": p11}
@@ -221,7 +228,7 @@ async def _in_flight(call: AsyncCall, tasks: int, calls: int) -> None:
     await asyncio.gather(*(work() for _ in range(tasks)))
 
 
-def _threaded(calls: list[Callable[[], Any]], total: int) -> None:
+def _threaded(calls: Sequence[Callable[[], Any]], total: int) -> None:
     def work(call: Callable[[], Any]) -> None:
         for _ in range(total // len(calls)):
             call()
@@ -240,20 +247,10 @@ def _requests_call(session: Any, url: str) -> Any:
     return session.get(url, headers={"Authorization": f"Bearer {TOKEN}"}).json()
 
 
-@contextlib.contextmanager
-def _twin_loop(uvloop: bool) -> Iterator[None]:
-    before = twin_loop._has_uvloop
-    twin_loop._has_uvloop = lambda: uvloop
-    try:
-        yield
-    finally:
-        twin_loop._has_uvloop = before
-
-
-def _import(statement: str) -> float:
+def _import(statement: str, env: dict[str, str]) -> float:
     clock = "from time import perf_counter as clock; began = clock()"
     program = f"{clock}; {statement}; print(clock() - began)"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
     return float(done.stdout)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from benchmarks.cases import CASES, Bench
 from benchmarks.measure import Row, serving
 
-PACKAGES = ("drift-async", "aiohttp", "requests", "orjson", "uvloop", "cattrs", "attrs")
+PACKAGES = ("aiohttp", "cattrs", "attrs", "orjson", "requests")
 
 
 def main() -> int:

@@ -135,13 +135,9 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Serve, on uvloop if it is there."""
+    """Serve."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        from uvloop import run  # noqa: PLC0415
-    except ImportError:
-        from asyncio import run  # noqa: PLC0415
-    run(serve())
+    asyncio.run(serve())
 
 
 if __name__ == "__main__":

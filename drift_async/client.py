@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import ssl
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import attrs
 from .core.call import Caller, Live, Site
 from .core.connection import Connection, Limits
 from .core.endpoint import Effect, Endpoint, query, segment
-from .core.inputs import text
+from .core.inputs import number, text, whole
 from .core.rate import Limiter, Rate, RateState
 from .core.retry import Retry
 from .core.secret import Secret, token_secret
@@ -37,6 +36,7 @@ from .resources.users import Users
 BASE_URL = "https://driftapi.com"
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _EFFECTS = ("safe", "idempotent", "once")
 
 
@@ -89,15 +89,14 @@ class Drift:
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        for name, number in (
+        for name, most in (
             ("max_connections", max_connections),
             ("max_pages", max_pages),
             ("max_body", max_body),
         ):
-            if type(number) is not int or number < 1:
-                raise InputError(name, "must be an int of at least 1")
+            whole(name, most, 1)
         limits = Limits(
-            connect_timeout=_seconds("connect_timeout", connect_timeout),
+            connect_timeout=number("connect_timeout", connect_timeout, above=0),
             max_connections=max_connections,
             max_body=max_body,
         )
@@ -114,9 +113,9 @@ class Drift:
         }
         caller = Caller(
             Site(limiters, self._settings.token),
-            timeout=_seconds("timeout", timeout),
+            timeout=number("timeout", timeout, above=0),
             retry=retry or Retry(),
-            attempt_timeout=_seconds("attempt_timeout", attempt_timeout),
+            attempt_timeout=number("attempt_timeout", attempt_timeout, above=0),
             max_pages=max_pages,
         )
         self._is_view = False
@@ -186,7 +185,9 @@ class Drift:
         view._use(
             attrs.evolve(
                 self._caller,
-                timeout=self._caller.timeout if timeout is None else _seconds("timeout", timeout),
+                timeout=self._caller.timeout
+                if timeout is None
+                else number("timeout", timeout, above=0),
                 retry=retry or self._caller.retry,
             )
         )
@@ -207,12 +208,18 @@ class Drift:
         key), *json* the body. *effect* says whether a repeat may apply twice: by default a GET is
         ``safe`` and all else ``once``, sent again only if nothing has left. An empty reply is None.
         """
-        if effect is not None and effect not in _EFFECTS:
+        if not isinstance(method, str) or method not in _METHODS:
+            raise InputError("method", f"must be one of {', '.join(_METHODS)}")
+        if effect is not None and (not isinstance(effect, str) or effect not in _EFFECTS):
             raise InputError("effect", f"must be one of {', '.join(_EFFECTS)}")
+        text("path", path)
         endpoint = _unwrapped(method, path, effect or ("safe" if method == "GET" else "once"))
         target = endpoint.path
-        if params:
-            target = f"{target}?{query(params)}"
+        if params is not None:
+            if not isinstance(params, Mapping):
+                raise InputError("params", "must be a mapping")
+            if params:
+                target = f"{target}?{query(params)}"
         body = None if json is None else dumps(plain("json", json))
         reply = await self._caller.send(endpoint, target, body)
         return endpoint.decode(reply) if reply.body else None
@@ -298,19 +305,11 @@ def _token_from(env: Mapping[str, str]) -> tuple[str | None, str]:
 
 @lru_cache(maxsize=512)
 def _unwrapped(method: str, path: str, effect: Effect) -> Endpoint[Any]:
-    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        raise InputError("method", "must be GET, POST, PUT, PATCH or DELETE")
-    if not isinstance(path, str) or not path.startswith("/"):
+    if not path.startswith("/"):
         raise InputError("path", "must begin with a slash")
     safe = "".join(f"/{segment('path', part)}" for part in path[1:].split("/"))
     any_json: type[Any] = object
     return Endpoint(method, safe, any_json, effect=effect, envelope="bare")
-
-
-def _seconds(field: str, value: float) -> float:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(field, "must be seconds, above 0")
-    return float(value)
 
 
 def _origin(base_url: str) -> str:
@@ -324,7 +323,7 @@ def _origin(base_url: str) -> str:
         raise InputError("base_url", "must be a URL that begins with https://")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise InputError("base_url", "must be https; plain http is for loopback addresses only")
-    if "@" in parts.netloc or parts.query or parts.fragment or "\\" in base_url:
+    if "@" in parts.netloc or any(sign in base_url for sign in "?#\\"):
         raise InputError("base_url", "must not hold credentials, query or fragment")
     if any(not "\x21" <= sign <= "\x7e" for sign in base_url):
         raise InputError("base_url", "must be visible ASCII")

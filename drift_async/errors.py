@@ -205,7 +205,8 @@ _BY_STATUS: dict[int, type[APIError]] = {
     429: RateLimitError,
 }
 
-_SECRETIVE = re.compile(r"[^\s@<>\"']+(?:@|%40)[^\s@<>\"']*|\b[A-Za-z0-9_\-.~+/]{24,}=*")
+_WORD = re.compile(r"[^\s<>\"']+")
+_TOKEN = re.compile(r"[A-Za-z0-9_\-.~+/]{24,}=*")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+")
 _LOOKED_AT = 4096
 
@@ -214,8 +215,15 @@ def excerpt(text: str) -> str:
     """Return the start of *text* fit for an error: one line, no addresses, nothing like a token."""
     line = _UNPRINTABLE.sub(" ", text[:_LOOKED_AT])
     if len(text) > _LOOKED_AT:
-        line = line.rpartition(" ")[0]  # half an address or token would not be known for one
-    return _SECRETIVE.sub("***", line).encode()[:EXCERPT_BYTES].decode(errors="ignore").strip()
+        line = line.rpartition(" ")[0] or line  # half an address would not be known for one
+    masked = _WORD.sub(_mask, line)
+    return masked.encode()[:EXCERPT_BYTES].decode(errors="ignore").strip()
+
+
+def _mask(word: re.Match[str]) -> str:
+    if "@" in word[0] or "%40" in word[0]:
+        return "***"
+    return _TOKEN.sub("***", word[0])
 
 
 def reply_applied(status: int) -> bool | None:
@@ -223,6 +231,13 @@ def reply_applied(status: int) -> bool | None:
     if 200 <= status < 300:
         return True
     return False if status == 503 or (400 <= status < 500 and status != 408) else None
+
+
+def merged(one: bool | None, other: bool | None) -> bool | None:
+    """Return what two attempts together say: True if one was applied, None if one may have been."""
+    if one or other:
+        return True
+    return None if one is None or other is None else False
 
 
 def reply_error(
@@ -287,6 +302,8 @@ def _text(value: object) -> str:
 def _origin(location: str) -> str:
     try:
         parts = urlsplit(location)
-        return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "the same origin"
+        if not parts.netloc:
+            return f"{excerpt(parts.scheme)}:" if parts.scheme else "the same origin"
+        return excerpt(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
     except ValueError:
         return "a malformed address"

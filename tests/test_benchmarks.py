@@ -1,4 +1,4 @@
-"""The benchmarks run: one short round without verdicts; peers that are not installed are left out."""
+"""One short round of the benchmarks, without verdicts; peers not installed are left out."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import drift_async
+import drift_async.sync
 from drift_async import (
     UNSET,
     Button,
@@ -38,7 +39,7 @@ SIGN = "needle-4711"  # stands in values that must not come back in the error
 NO_IDS: tuple[Any, ...] = (0, -1, 2**63, True, "7", 1.0, None, [7], b"7", SIGN)
 NO_WHOLE: tuple[Any, ...] = (0, -1, True, "7", 1.5, None, math.nan, 2**63)
 NO_TEXTS: tuple[Any, ...] = ("", None, 7, True, b"x", ["x"], "\ud800" + SIGN, f"{SIGN}\udfff")
-NO_TEXTS += (" ", "\t\n ", SIGN + "x" * 1024 * 1024)
+NO_TEXTS += (SIGN + "x" * 1024 * 1024,)
 NO_SEGMENTS: tuple[Any, ...] = ("", "..", ".", None, 7, b"x", "\ud800", f"{SIGN}\n", SIGN * 100)
 NO_EMAILS: tuple[Any, ...] = ("", " ", None, 7, b"a@b", SIGN, f"@{SIGN}", f"{SIGN}@", "a b@c.de")
 NO_EMAILS += ("a@b.de\n", "a@" + SIGN * 40, "a@\ud800.de", ["a@b.de"], "a@b\u00a0.de", "a@b.de\x00")
@@ -71,6 +72,7 @@ NO_ATTRIBUTES: tuple[tuple[Any, str], ...] = (
     (7, "attributes"),
     ([("plan", SIGN)], "attributes"),
 )
+NO_WORDS: tuple[Any, ...] = ("", "EXTERNAL", "offline", "edit", SIGN, 7, ["chat"], b"drift")
 OK_USER = ScimUser(user_name="a@b.de", display_name="A")
 C, A = 15_811_400_007, "123458_company1.example"
 Case = tuple[str, str, tuple[Any, ...], dict[str, Any]]
@@ -79,7 +81,11 @@ Case = tuple[str, str, tuple[Any, ...], dict[str, Any]]
 def each(
     call: str, field: str, values: tuple[Any, ...], *before: Any, key: str = "", **more: Any
 ) -> list[Case]:
-    """Return a case for each value: given by its key, or by position behind *before*."""
+    """Return a case for each value: given by *key*, or by position behind *before*.
+
+    A key of ``=`` is the field itself.
+    """
+    key = field if key == "=" else key
     if key:
         return [(call, field, before, {**more, key: value}) for value in values]
     return [(call, field, (*before, value), more) for value in values]
@@ -108,25 +114,23 @@ CONTACTS = [
     *each("contacts.update", "contact_id", NO_IDS, key="contact_id", attributes={"a": 1}),
     *(("contacts.update", f, (C, a), {}) for a, f in (*NO_ATTRIBUTES, ({}, "attributes"))),
     ("contacts.update", "attributes", (C, None), {}),
-    *each("contacts.update_by_external_id", "external_id", NO_TEXTS, key="external_id")[:0],
-    *(("contacts.update_by_external_id", "external_id", (v, {"a": 1}), {}) for v in NO_TEXTS),
+    *each("contacts.update_by_external_id", "external_id", NO_TEXTS, key="=", attributes={"a": 1}),
     *(("contacts.update_by_external_id", f, ("x", a), {}) for a, f in NO_ATTRIBUTES),
-    *each("contacts.update_by_external_id", "id_type", ("", "EXTERNAL", SIGN, None, 7, ["drift"]))[
-        :0
-    ],
-    *(
-        ("contacts.update_by_external_id", "id_type", ("x", {"a": 1}), {"id_type": value})
-        for value in ("", "EXTERNAL", SIGN, None, 7, ["drift"])
-    ),
+    *each("contacts.update_by_external_id", "id_type", NO_WORDS, "x", {"a": 1}, key="="),
     *each("contacts.upsert", "external_id", NO_TEXTS, key="external_id", email="a@b.de"),
     *each("contacts.upsert", "email", NO_EMAILS, "x", key="email"),
-    *(("contacts.upsert", f, ("x",), {"email": "a@b.de", "attributes": a}) for a, f in NO_ATTRIBUTES),
+    *(
+        ("contacts.upsert", f, ("x",), {"email": "a@b.de", "attributes": a})
+        for a, f in NO_ATTRIBUTES
+    ),
     *each("contacts.add_timeline_event", "event", NO_TEXTS, key="event", contact_id=C),
     *each("contacts.add_timeline_event", "contact_id", optional(NO_IDS), "x", key="contact_id"),
     *each("contacts.add_timeline_event", "external_id", optional(NO_TEXTS), "x", key="external_id"),
     ("contacts.add_timeline_event", "contact_id", ("x",), {}),
     ("contacts.add_timeline_event", "contact_id", ("x",), {"contact_id": C, "external_id": SIGN}),
-    *each("contacts.add_timeline_event", "created_at", NO_TIMES, "x", key="created_at", contact_id=C),
+    *each(
+        "contacts.add_timeline_event", "created_at", NO_TIMES, "x", key="created_at", contact_id=C
+    ),
     *each("contacts.unsubscribe", "emails", ([], (), SIGN, "a@b.de", None, 7)),
     *(("contacts.unsubscribe", "emails[1]", (["a@b.de", value],), {}) for value in NO_EMAILS),
 ]
@@ -142,10 +146,7 @@ USERS = [
     *each("users.update", "avatar_url", optional(NO_TEXTS), 7, key="avatar_url"),
     *each("users.update", "phone", ("", "555", "617-555-01000", SIGN, 6175550100), 7, key="phone"),
     *each("users.update", "phone", ("617-555-010\u0660", "617-555-0100\n"), 7, key="phone"),
-    *each("users.update", "availability", ("ON_CALL", "online", "", SIGN, 7, []), 7)[:0],
-    *each(
-        "users.update", "availability", ("ON_CALL", "offline", "", SIGN, 7, []), 7, key="availability"
-    ),
+    *each("users.update", "availability", ("ON_CALL", *NO_WORDS), 7, key="="),
     ("users.update", "changes", (7,), {}),
     ("users.update", "changes", (7,), {"name": UNSET, "phone": UNSET}),
     *each("users.meetings", "start", (*NO_TIMES, None), key="start", end=AWARE),
@@ -164,30 +165,24 @@ CONVERSATIONS = [
     *each("conversations.download_attachment", "document_id", NO_IDS, key="document_id", path="/x"),
     *each("conversations.create", "email", NO_EMAILS, key="email", body="x"),
     *each("conversations.create", "body", NO_TEXTS, "a@b.de"),
-    *each("conversations.create", "integration_source", optional(NO_TEXTS), "a@b.de", "x")[:0],
-    *(
-        ("conversations.create", "integration_source", ("a@b.de", "x"), {"integration_source": v})
-        for v in optional(NO_TEXTS)
-    ),
-    *(
-        ("conversations.create", "auto_assignee_id", ("a@b.de", "x"), {"auto_assignee_id": v})
-        for v in optional(NO_IDS)
-    ),
-    *each("conversations.all", "status", ("", SIGN, "bulk_sent", [], 7, 1, ["open", SIGN]))[:0],
-    *each(
-        "conversations.all", "status", ("", SIGN, "bulk_sent", [], 7, ["open", SIGN], [1]), key="status"
-    ),
+    *each("conversations.create", "integration_source", optional(NO_TEXTS), "a@b.de", "x", key="="),
+    *each("conversations.create", "auto_assignee_id", optional(NO_IDS), "a@b.de", "x", key="="),
+    *each("conversations.all", "status", ("bulk_sent", [], ["open", SIGN], *NO_WORDS), key="="),
     *each("conversations.all", "page_size", (*NO_SIZES, 101), key="page_size"),
-    *each("conversations.create_message", "conversation_id", NO_IDS, key="conversation_id", body="x"),
+    *each(
+        "conversations.create_message", "conversation_id", NO_IDS, key="conversation_id", body="x"
+    ),
     *each("conversations.create_message", "body", NO_TEXTS, 7),
     ("conversations.create_message", "body", (7,), {"buttons": []}),
-    *each("conversations.create_message", "type", ("", "edit", "CHAT", SIGN, None, 7), 7, "x")[:0],
-    *each(
-        "conversations.create_message", "type", ("", "edit", "CHAT", SIGN, None, 7), 7, "x", key="type"
-    ),
+    *each("conversations.create_message", "type", (None, *NO_WORDS), 7, "x", key="="),
     *each("conversations.create_message", "user_id", optional(NO_IDS), 7, "x", key="user_id"),
     *(
-        ("conversations.create_message", f"buttons[1]{field}", (7, "x"), {"buttons": value, "type": t})
+        (
+            "conversations.create_message",
+            f"buttons[1]{field}",
+            (7, "x"),
+            {"buttons": value, "type": t},
+        )
         for field, value, t in (
             (".type", button(type=ButtonType.ACTION), "chat"),
             (".type", button(type=ButtonType.COMPOSE), "chat"),
@@ -206,7 +201,9 @@ CONVERSATIONS = [
     ),
     *each("conversations.create_message", "buttons", (7, True), 7, "x", key="buttons"),
 ]
-SIZE = {"label": "S", "name": "size", "type": PropertyType.NUMBER}
+SIZE: dict[str, Any] = {"label": "S", "name": "size", "type": PropertyType.NUMBER}
+SEVEN: Any = 7
+IN = ReportOperation.IN
 OTHERS = [
     *each("accounts.create", "owner_id", NO_IDS),
     *each("accounts.create", "name", (*optional(NO_TEXTS), UNSET), 7, key="name"),
@@ -220,7 +217,7 @@ OTHERS = [
             ("", SIGN),
             (".value", CustomProperty(**SIZE, value=math.nan)),
             (".value", CustomProperty(**SIZE, value=SIGN.encode())),
-            (".name", CustomProperty(label="x", name=7)),  # type: ignore[arg-type]
+            (".name", CustomProperty(label="x", name=SEVEN)),
         )
     ),
     *each("accounts.get", "account_id", NO_SEGMENTS),
@@ -246,43 +243,224 @@ OTHERS = [
     *each("scim.create", "user", (None, {"userName": SIGN}, SIGN, ScimName())),
     *each("scim.create", "user.user_name", (ScimUser(display_name=SIGN),)),
     *each("scim.create", "user.display_name", (ScimUser(user_name=SIGN, display_name=""),)),
-    *each("scim.create", "user.displayName", (ScimUser(user_name="x", display_name=7),)),  # type: ignore[arg-type]
+    *each("scim.create", "user.displayName", (ScimUser(user_name="x", display_name=SEVEN),)),
     *each(
         "scim.create",
         "user.emails[0].primary",
-        (ScimUser(user_name="x", display_name="y", emails=(ScimValue(primary=1),)),),  # type: ignore[arg-type]
+        (ScimUser(user_name="x", display_name="y", emails=(ScimValue(primary=SEVEN),)),),
     ),
     *each("scim.replace", "user.display_name", (ScimUser(user_name=SIGN),), "7"),
     *each("scim.update", "changes", (ScimUser(), None, {"active": False}), "7"),
     *each("reports.conversations", "metrics", ("createdAt", SIGN, 7, None), []),
     *each("reports.conversations", "metrics[1]", (["x", ""], ["x", 7], ["x", None]), []),
-    *each("reports.conversations", "filters[0]", ([SIGN], [{"property": SIGN}], [None]))[:0],
     *(
         ("reports.conversations", field, (value, ["createdAt"]), {})
         for field, value in (
             ("filters[0]", [SIGN]),
             ("filters[0]", [{"property": SIGN}]),
-            ("filters[0].values", [ReportFilter(property="x", operation=ReportOperation.IN, values=7)]),  # type: ignore[arg-type]
-            ("filters[0].values[0]", [ReportFilter(property="x", operation=ReportOperation.IN, values=(NAIVE,))]),
-            ("filters[0].property", [ReportFilter(property=7, operation=ReportOperation.IN)]),  # type: ignore[arg-type]
+            ("filters[0].values", [ReportFilter(property="x", operation=IN, values=SEVEN)]),
+            ("filters[0].values[0]", [ReportFilter(property="x", operation=IN, values=(NAIVE,))]),
+            ("filters[0].property", [ReportFilter(property=SEVEN, operation=IN)]),
             ("filters", 7),
             ("filters", None),
         )
     ),
 ]
+NO_METHODS: tuple[Any, ...] = ("", "get", "HEAD", "GET /x", SIGN, None, 7, [])
+NO_PATHS: tuple[Any, ...] = ("", "x", "/", "//evil", "/a//b", "/..", "/a/../b", "/./a", "/\ud800")
+NO_PATHS += ("/\n", "/x/", "http://evil.example/", None, 7, ["/x"], b"/x")
+NO_PARAMS: tuple[Any, ...] = (b"x", {"b": 1}, object(), math.nan, NAIVE, "\ud800", [["x"]], UNSET)
 REQUEST = [
-    *(("request", "method", (value, "/x"), {}) for value in ("", "get", "HEAD", SIGN, None, 7, [])),
-    *(("request", "path", ("GET", value), {}) for value in ("", "x", "/", "//evil", "/a//b", None, 7)),
-    *(("request", "path", ("GET", value), {}) for value in ("/..", "/a/../b", "/./a", "/\ud800", "/\n")),
-    *(("request", "path", ("GET", value), {}) for value in (["/x"], b"/x", "http://evil.example/")),
+    *each("request", "method", NO_METHODS, key="=", path="/x"),
+    *each("request", "path", NO_PATHS, "GET"),
     *each("request", "effect", ("", "SAFE", SIGN, 7, True, []), "GET", "/x", key="effect"),
     *each("request", "json", (math.nan, b"x", object(), {1}, "\ud800"), "POST", "/x", key="json"),
     *each("request", "json.a[0]", ({"a": [math.inf]}, {"a": [NAIVE]}), "POST", "/x", key="json"),
     *each("request", "params", (7, "a=b", [("a", "b")], {1: 2}), "GET", "/x", key="params"),
-    *(
-        ("request", "a", ("GET", "/x"), {"params": {"a": value}})
-        for value in (b"x", {"b": 1}, object(), math.nan, NAIVE, "\ud800", [["x"]], UNSET)
-    ),
+    *(("request", "a", ("GET", "/x"), {"params": {"a": value}}) for value in NO_PARAMS),
 ]
 ALL: list[Case] = [*CONTACTS, *USERS, *CONVERSATIONS, *OTHERS, *REQUEST]
-BY_CALL: Mapping[str, list[Case]] = {}
+
+
+def plainly(field: str) -> str:
+    """Return a field's name without regard to its spelling, ours or the API's."""
+    return field.replace("_", "").lower()
+
+
+def shown(case: Case) -> str:
+    """Return a case for the report of a failure."""
+    try:
+        return f"{case[1]}: {case[2]!r:.90} {case[3]!r:.90}"
+    except ValueError:  # an int with too many digits to be written
+        return f"{case[1]}: a huge number"
+
+
+async def verdict(drift: Any, case: Case) -> str | None:
+    """Return what is wrong with the way this input is treated."""
+    call, field, args, kwargs = case
+    try:
+        result = attrgetter(call)(drift)(*args, **kwargs)
+        await (result.first() if hasattr(result, "first") else result)
+    except InputError as error:
+        said = f"{error} {error!r} {error.args} {error.field} {error.limit}"
+        if not plainly(error.field).startswith(plainly(field)):
+            return f"names {error.field}"
+        if SIGN in said or "\ud800" in said or len(str(error)) > 500:
+            return "tells the value"
+        return None if error.applied is False else "not said to be unapplied"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:60]}"
+    return "no error"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("call", dict.fromkeys(case[0] for case in ALL))
+async def test_bad_input_is_refused_by_name_before_anything_is_sent(
+    drift: Any, box: Sandbox, call: str
+) -> None:
+    cases = [case for case in ALL if case[0] == call]
+    wrong = [f"{why} <- {shown(case)}" for case in cases if (why := await verdict(drift, case))]
+    assert wrong == []
+    assert box.seen == []
+
+
+@pytest.mark.anyio
+async def test_a_text_of_blanks_is_refused_like_an_empty_one(drift: Any, box: Sandbox) -> None:
+    cases: list[Case] = [
+        *each("contacts.add_timeline_event", "event", (" ", "\t\n"), key="=", contact_id=C),
+        *each("contacts.create", "external_id", (" ", "\u00a0"), "a@b.de", key="="),
+        *each("contacts.upsert", "external_id", (" ",), key="=", email="a@b.de"),
+        *each("conversations.create", "body", (" \n",), "a@b.de"),
+        *each("accounts.create", "name", (" ",), 7, key="="),
+        *each("users.update", "name", (" ",), 7, key="="),
+        *each("scim.create", "user.user_name", (ScimUser(user_name=" ", display_name="x"),)),
+    ]
+    wrong = [f"{why} <- {shown(case)}" for case in cases if (why := await verdict(drift, case))]
+    assert wrong == []
+    assert box.seen == []
+
+
+# -- settings
+
+HOSTILE_TOKENS: tuple[Any, ...] = (
+    "",
+    " ",
+    f"{SIGN} x",
+    f"{SIGN}\n",
+    f"\t{SIGN}",
+    f"{SIGN}\r\nX-Evil: 1",
+    f"{SIGN}\x00",
+    f"{SIGN}\x7f",
+    f"tökén-{SIGN}",
+    f"{SIGN}\u2028",
+    f"{SIGN}\ud800",
+    f"\ufeff{SIGN}",
+    7,
+    SIGN.encode(),
+)
+BASE_URLS: tuple[Any, ...] = (
+    "http://driftapi.com",
+    "http://127.0.0.1.evil.example",
+    "http://localhost.evil.example",
+    "http://localhost.",
+    "http://127.0.0.1@evil.example",
+    "http://evil.example\\@127.0.0.1",
+    "http://0.0.0.0",
+    "http://2130706433",
+    f"https://user:{SIGN}@driftapi.com",
+    f"http://{SIGN}@127.0.0.1",
+    "https://@driftapi.com",
+    "ftp://driftapi.com",
+    "file:///etc/passwd",
+    "//driftapi.com",
+    "driftapi.com",
+    "https:driftapi.com",
+    "https://",
+    "https:///x",
+    "https://driftapi.com:99999",
+    "https://driftapi.com:x",
+    "https://drift api.com",
+    "https://driftapi.com\n",
+    "https://dri\nftapi.com",
+    "https://driftapi.com/\x00",
+    "https://drïftapi.com",
+    "https://[::1",
+    f"https://driftapi.com/?token={SIGN}",
+    f"https://driftapi.com/#{SIGN}",
+    "https://driftapi.com?",
+    "https://driftapi.com#",
+    "",
+    None,
+    7,
+    b"https://driftapi.com",
+)
+NO_SECONDS: tuple[Any, ...] = (0, -1, math.nan, math.inf, -math.inf, "5", None, True, 10**400, [1])
+NO_COUNTS: tuple[Any, ...] = (0, -1, 1.5, "5", None, True, math.nan)
+SETTINGS: list[tuple[str, Any]] = [
+    *(("token", value) for value in HOSTILE_TOKENS),
+    *(("base_url", value) for value in BASE_URLS),
+    *((name, v) for name in ("timeout", "connect_timeout", "attempt_timeout") for v in NO_SECONDS),
+    *((name, v) for name in ("max_connections", "max_pages", "max_body") for v in NO_COUNTS),
+    *(("proxy", value) for value in ("", 7, b"http://x", "\ud800")),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), SETTINGS, ids=[f"{name}-{value!r:.30}" for name, value in SETTINGS]
+)
+def test_a_bad_setting_is_refused_by_the_constructor(face: str, name: str, value: Any) -> None:
+    kind = drift_async.Drift if face == "awaited" else drift_async.sync.Drift
+    with pytest.raises(InputError) as caught:
+        kind(**{"token": "t", name: value})
+    assert caught.value.field == name
+    assert caught.value.applied is False
+    assert SIGN not in f"{caught.value} {caught.value.args} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        *("https://driftapi.com", "https://driftapi.com/", "https://h:8443/v1/", "HTTPS://DRIFT.X"),
+        *("http://127.0.0.1:1", "http://localhost", "http://[::1]:80", "http://LOCALHOST:8"),
+    ],
+)
+def test_https_and_loopback_are_taken(face: str, base_url: str) -> None:
+    kind = drift_async.Drift if face == "awaited" else drift_async.sync.Drift
+    assert base_url.rstrip("/") in repr(kind("t", base_url=base_url))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        (Retry, "attempts", (0, -1, 1.5, "3", None, True)),
+        (Retry, "base", (-1, math.nan, math.inf, "1", None)),
+        (Retry, "throttled_base", (-0.1, math.nan, math.inf, "1", None)),
+        (Retry, "cap", (-1, math.nan, math.inf, "1", None)),
+        (Retry, "max_retry_after", (-1, math.nan, math.inf, "1", None)),
+        (Rate, "per_second", (0, -1, math.nan, math.inf, "1", [1])),
+        (Rate, "burst", (0, -1, 1.5, "1", None, True)),
+    ],
+)
+def test_bad_numbers_for_retrying_and_pacing_are_refused(
+    kind: Callable[..., Any], name: str, values: tuple[Any, ...]
+) -> None:
+    for value in values:
+        with pytest.raises(InputError) as caught:
+            kind(**{name: value})
+        assert caught.value.field == name
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", NO_SECONDS)
+async def test_a_view_checks_its_timeout_too(drift: Any, value: Any) -> None:
+    if value is not None:  # as the client has it
+        with pytest.raises(InputError, match="timeout"):
+            drift.with_options(timeout=value)
+
+
+@pytest.mark.parametrize("token", [value for value in HOSTILE_TOKENS if isinstance(value, str)])
+def test_a_hostile_token_in_the_environment_is_refused_without_being_told(token: str) -> None:
+    if token:  # an empty one counts as missing, which is found when the client is opened
+        with pytest.raises(InputError, match="token") as caught:
+            drift_async.Drift.from_env({"DRIFT_TOKEN": token})
+        assert SIGN not in str(caught.value)

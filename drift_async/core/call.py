@@ -18,6 +18,7 @@ from ..errors import (
     CredentialsError,
     DeadlineError,
     WrongLoopError,
+    merged,
     reply_applied,
     reply_error,
 )
@@ -25,7 +26,7 @@ from .connection import Connection, was_sent
 from .download import Sink
 from .endpoint import Endpoint, Reply
 from .rate import Limiter
-from .retry import Failure, Retry, failure_error, parse_retry_after
+from .retry import REFUSED, Failure, Reason, Retry, failure_error, parse_retry_after
 from .secret import Secret
 
 T = TypeVar("T")
@@ -120,18 +121,15 @@ class Caller:
         site = self.site
         live = site.use()
         limiter = site.limiters.get(endpoint.budget) or site.limiters["default"]
-        clock = site.clock
-        began = clock()
-        deadline = self.deadline or began + self.timeout
-        attempts = 0
-        doubt = False  # an earlier attempt may have been applied
+        tally = Tally(endpoint, site.clock)
+        deadline = self.deadline or tally.began + self.timeout
         while True:
             if not limiter.take():
-                await self._pace(limiter, endpoint, deadline, attempts, began, doubt)
+                await self._pace(limiter, tally, deadline)
             if site.live is not live:
-                raise _closed(endpoint, doubt)
-            attempts += 1
-            until = min(deadline, clock() + self.attempt_timeout)
+                raise tally.closed()
+            tally.attempts += 1
+            until = min(deadline, site.clock() + self.attempt_timeout)
             try:
                 outcome = await live.connection.attempt(
                     endpoint.method, target, body, until=until, sink=sink
@@ -140,43 +138,38 @@ class Caller:
                 if endpoint.effect == "once" and was_sent():
                     stop.add_note(f"{endpoint.name}: was under way and may have been applied")
                 raise
-            now = clock()
             if isinstance(outcome, Reply):
-                outcome.attempts, outcome.elapsed = attempts, now - began
+                outcome.attempts, outcome.elapsed = tally.attempts, site.clock() - tally.began
                 if 200 <= outcome.status < 300:
                     return outcome
-                if outcome.status == 404 and doubt and endpoint.method == "DELETE":
+                if outcome.status == 404 and tally.applied is not False and tally.deletes():
                     outcome.body = b"{}"  # an attempt whose reply was lost has deleted it
                     return outcome
-                asked = parse_retry_after(outcome.headers.get("Retry-After"), datetime.now(UTC))
-                doubt = doubt or reply_applied(outcome.status) is None
-            else:
-                asked = None
-                doubt = doubt or outcome.sent
-            verdict = self.retry.decide(
-                endpoint.effect,
-                outcome,
-                attempts=attempts,
-                left=deadline - now,
-                asked=asked,
-                chance=site.chance(),
-            )
-            if isinstance(outcome, Reply) and outcome.status in (429, 503) and asked:
-                limiter.pause(min(asked, self.retry.max_retry_after))
+            verdict = self._verdict(tally, outcome, deadline, limiter)
             if isinstance(verdict, str):
                 break
             await site.sleep(verdict)
-        raise _error(endpoint, outcome, asked, attempts, now - began, verdict, doubt)
+        target, body = "", None  # they may hold a secret, and a traceback can show locals
+        raise tally.error(outcome, verdict)
 
-    async def _pace(
-        self,
-        limiter: Limiter,
-        endpoint: Endpoint[Any],
-        deadline: float,
-        attempts: int,
-        began: float,
-        doubt: bool,
-    ) -> None:
+    def _verdict(
+        self, tally: Tally, outcome: Reply | Failure, deadline: float, limiter: Limiter
+    ) -> float | Reason:
+        """Take note of an attempt that failed; return the wait before the next, or why none."""
+        tally.note(outcome)
+        asked = tally.retry_after
+        if asked and isinstance(outcome, Reply) and outcome.status in REFUSED:
+            limiter.pause(min(asked, self.retry.max_retry_after))
+        return self.retry.decide(
+            tally.endpoint.effect,
+            outcome,
+            attempts=tally.attempts,
+            left=deadline - self.site.clock(),
+            asked=asked,
+            chance=self.site.chance(),
+        )
+
+    async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await limiter.acquire()
@@ -185,40 +178,80 @@ class Caller:
             pass
         raise DeadlineError(
             "no turn within the rate limit in time",
-            operation=endpoint.name,
-            applied=None if doubt else False,
-            attempts=attempts,
-            elapsed=self.site.clock() - began,
+            operation=tally.endpoint.name,
+            applied=tally.applied,
             reason="deadline",
+            **tally.told(),
         )
 
 
-def _closed(endpoint: Endpoint[Any], doubt: bool) -> ClosedError:
-    error = ClosedError(f"{endpoint.name}: the client was closed while the call was under way")
-    error.applied = None if doubt else False
-    return error
+class Tally:
+    """What a call has met so far."""
 
-
-def _error(
-    endpoint: Endpoint[Any],
-    outcome: Reply | Failure,
-    asked: float | None,
-    attempts: int,
-    elapsed: float,
-    reason: str,
-    doubt: bool,
-) -> CallError:
-    call: dict[str, Any] = {"attempts": attempts, "elapsed": elapsed, "reason": reason}
-    if isinstance(outcome, Failure):
-        return failure_error(endpoint, outcome, doubt=doubt, **call)
-    return reply_error(
-        outcome.status,
-        outcome.headers,
-        outcome.body,
-        operation=endpoint.name,
-        scope=endpoint.scope,
-        retry_after=asked,
-        applied=None if doubt else reply_applied(outcome.status),
-        request_id=outcome.headers.get("X-Request-Id"),
-        **call,
+    __slots__ = (
+        "applied",
+        "attempts",
+        "began",
+        "clock",
+        "endpoint",
+        "request_id",
+        "retry_after",
+        "status",
     )
+
+    def __init__(self, endpoint: Endpoint[Any], clock: Callable[[], float]) -> None:
+        self.endpoint = endpoint
+        self.clock = clock
+        self.began = clock()
+        self.attempts = 0
+        self.applied: bool | None = False
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.retry_after: float | None = None
+
+    def note(self, outcome: Reply | Failure) -> None:
+        """Take note of an attempt that failed."""
+        self.retry_after = None
+        if isinstance(outcome, Failure):
+            self.applied = merged(self.applied, outcome.applied)
+            self.status = outcome.head or self.status
+            return
+        self.applied = merged(self.applied, reply_applied(outcome.status))
+        self.status = outcome.status
+        self.request_id = outcome.headers.get("X-Request-Id")
+        header = outcome.headers.get("Retry-After")
+        self.retry_after = parse_retry_after(header, datetime.now(UTC))
+
+    def deletes(self) -> bool:
+        """Tell whether the operation takes something away."""
+        return self.endpoint.method == "DELETE"
+
+    def told(self) -> dict[str, Any]:
+        """Return what an error carries of all this."""
+        return {
+            "attempts": self.attempts,
+            "elapsed": self.clock() - self.began,
+            "status": self.status,
+            "request_id": self.request_id,
+        }
+
+    def closed(self) -> ClosedError:
+        """Return the error of a call whose client was closed under it."""
+        error = ClosedError(f"{self.endpoint.name}: the client was closed while it was under way")
+        error.applied = self.applied
+        return error
+
+    def error(self, outcome: Reply | Failure, reason: str) -> CallError:
+        """Return the error that the last outcome makes of the call."""
+        told: dict[str, Any] = {"applied": self.applied, "reason": reason, **self.told()}
+        if isinstance(outcome, Failure):
+            return failure_error(self.endpoint, outcome, **told)
+        return reply_error(
+            outcome.status,
+            outcome.headers,
+            outcome.body,
+            operation=self.endpoint.name,
+            scope=self.endpoint.scope,
+            retry_after=self.retry_after,
+            **{key: value for key, value in told.items() if key != "status"},
+        )

@@ -136,7 +136,7 @@ def _written(value: Any) -> Any:
         return {key: _written(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_written(item) for item in value]
-    if isinstance(value, datetime):
+    if isinstance(value, datetime) and value.utcoffset() is not None:
         return round((value - EPOCH) / MILLISECOND)
     if isinstance(value, Secret):
         return value.reveal()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -191,6 +192,8 @@ def query(values: Mapping[str, Any]) -> str:
     """Return the query string: lists repeat their key, None is left out."""
     pairs: list[str] = []
     for key, value in values.items():
+        if not isinstance(key, str):
+            raise InputError("params", "must have texts as keys")
         items = value if isinstance(value, list | tuple) else (value,)
         name = quote(key, safe="")
         pairs += [f"{name}={_query_text(key, item)}" for item in items if item is not None]
@@ -202,6 +205,12 @@ def _query_text(key: str, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return str(to_ms(key, value))
+    if isinstance(value, Secret):
+        value = value.reveal()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(key, "must be a finite number")
+    if not isinstance(value, str | int | float):
+        raise InputError(key, "must be text, number, bool or datetime")
     try:
         return quote(str(value).encode(), safe="")
     except UnicodeEncodeError:
@@ -253,8 +262,10 @@ class Resource:
     _caller: Caller
 
     async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
-        payload = None if body is None else dumps(body)
-        reply = await self._caller.send(endpoint, endpoint.target(values), payload)
+        # Query and body may hold a secret, so neither is kept where a traceback would show it.
+        reply = await self._caller.send(
+            endpoint, endpoint.target(values), None if body is None else dumps(body)
+        )
         return endpoint.decode(reply)
 
     def _pages(

@@ -6,7 +6,7 @@ limit, never the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypeVar
@@ -24,10 +24,10 @@ MAX_ID = 2**63 - 1
 class Unset(Enum):
     """The type of `UNSET`."""
 
-    UNSET = "UNSET"
+    UNSET = ...
 
     def __repr__(self) -> str:
-        return self.value
+        return self.name
 
     def __bool__(self) -> bool:
         return False
@@ -39,8 +39,8 @@ UNSET: Final = Unset.UNSET
 
 def text(field: str, value: object, *, most: int = MAX_TEXT) -> str:
     """Return *value* if it is a text of 1 to *most* characters."""
-    if not isinstance(value, str) or not value:
-        raise InputError(field, "must be a text that is not empty")
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(field, "must be a text that is not blank")
     if len(value) > most:
         raise InputError(field, f"must have at most {most} characters")
     checked: str = plain(field, str(value))
@@ -50,7 +50,7 @@ def text(field: str, value: object, *, most: int = MAX_TEXT) -> str:
 def email(field: str, value: object) -> str:
     """Return *value* if it looks like an e-mail address."""
     address = text(field, value, most=320)
-    if "@" not in address[1:-1] or any(sign.isspace() for sign in address):
+    if "@" not in address[1:-1] or not address.isprintable() or " " in address:
         raise InputError(field, "must be an e-mail address")
     return address
 
@@ -67,6 +67,25 @@ def whole(field: str, value: object, least: int = 0, most: int = MAX_ID) -> int:
 def identity(field: str, value: object) -> int:
     """Return *value* if it can be one of Drift's numeric ids."""
     return whole(field, value, 1)
+
+
+def number(field: str, value: object, *, above: float | None = None) -> float:
+    """Return *value* if it is a finite number of 0 or more, or *above* that; at most a billion."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(field, "must be a number")
+    if not 0 <= value <= 1e9 or (above is not None and value <= above):
+        raise InputError(field, "must be above 0" if above == 0 else "must be 0 or more")
+    return float(value)
+
+
+def each(field: str, value: object, check: Callable[[str, Any], T]) -> list[T]:
+    """Return the items of a collection as *check* returns them.
+
+    Generators are refused: on the blocking face they would run on the loop's thread.
+    """
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
+        raise InputError(field, "must be a list or another collection")
+    return [check(f"{field}[{n}]", item) for n, item in enumerate(value)]
 
 
 def flag(field: str, value: object) -> bool:
@@ -110,6 +129,9 @@ def optional(check: Callable[[str, Any], T], field: str, value: Any) -> T | Unse
 
 def given(**fields: Any) -> dict[str, Any]:
     """Return those of *fields* that are not None, for a JSON body in which absent means absent."""
+    for name, value in fields.items():
+        if value is UNSET:
+            raise InputError(name, "UNSET is for updates; leave the argument out")
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -62,7 +62,10 @@ def next_cursor(
             address = _map(value, "data").get("next")
             return None if address is None else _from_address(style, address)
         case "link_header":
-            return _from_link(headers.get("Link", ""))
+            # A header may come several times; a plain mapping has only one of them.
+            every = getattr(headers, "getall", None)
+            link = ", ".join(every("Link", ())) if every else headers.get("Link", "")
+            return _from_link(link)
         case "scim":
             return _after_scim(value, at, got)
     return None
@@ -91,7 +94,10 @@ def _from_address(style: Style, address: object) -> Cursor:
 
 def _from_pagination(value: Any) -> Cursor | None:
     pagination = _map(value, "pagination")
-    if pagination.get("more") is not True:
+    more = pagination.get("more", False)
+    if more is not True and more is not False:
+        raise ValueError("more is neither true nor false")
+    if not more:
         return None
     following = pagination.get("next")
     if not isinstance(following, str):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import attrs
 
-from ..errors import InputError
+from .inputs import number, whole
 
 
 @attrs.frozen
@@ -24,11 +24,9 @@ class Rate:
     burst: int = 1
 
     def __attrs_post_init__(self) -> None:
-        rate = self.per_second
-        if rate is not None and (not isinstance(rate, int | float) or not 0 < rate < math.inf):
-            raise InputError("per_second", "must be a number above 0, or None")
-        if type(self.burst) is not int or self.burst < 1:
-            raise InputError("burst", "must be an int of at least 1")
+        if self.per_second is not None:
+            number("per_second", self.per_second, above=0)
+        whole("burst", self.burst, 1)
 
 
 @attrs.frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,15 +14,18 @@ from ..errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineError,
-    InputError,
     OutcomeUnknownError,
     ProtocolError,
     ResponseTooLargeError,
 )
 from .endpoint import Effect, Endpoint, Reply
+from .inputs import number, whole
 
 Reason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
 FailureKind = Literal["connect", "certificate", "lost", "stalled", "protocol", "too_large"]
+
+_RESOLUTION = 0.001
+"""Seconds by which a timer may be early."""
 
 REFUSED = frozenset({429, 503})
 """Statuses that mean: not applied, later perhaps. So all operations may be tried again."""
@@ -44,6 +46,11 @@ class Failure:
     sent: bool
     head: int | None = None
 
+    @property
+    def applied(self) -> bool | None:
+        """What this attempt says of the operation."""
+        return True if self.head is not None else None if self.sent else False
+
 
 @attrs.frozen(kw_only=True)
 class Retry:
@@ -63,12 +70,9 @@ class Retry:
     repeat_refused: bool = True
 
     def __attrs_post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise InputError("attempts", "must be an int of at least 1")
+        whole("attempts", self.attempts, 1)
         for name in ("base", "throttled_base", "cap", "max_retry_after"):
-            seconds = getattr(self, name)
-            if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-                raise InputError(name, "must be seconds, 0 or more")
+            number(name, getattr(self, name))
 
     def repeats(self, effect: Effect, outcome: Reply | Failure) -> bool:
         """Tell whether an operation of this effect may be tried again after this outcome."""
@@ -95,6 +99,8 @@ class Retry:
         *left* are the seconds to the deadline, *asked* those of Retry-After, *chance* is a random
         number from 0 to 1.
         """
+        if isinstance(outcome, Failure) and outcome.kind == "stalled" and left < _RESOLUTION:
+            return "deadline"
         if not self.repeats(effect, outcome):
             return "not_retryable"
         if left <= 0:
@@ -129,22 +135,19 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
 
 
 def failure_error(
-    endpoint: Endpoint[Any], failure: Failure, *, doubt: bool, **call: Any
+    endpoint: Endpoint[Any], failure: Failure, *, applied: bool | None, reason: str, **call: Any
 ) -> CallError:
     """Return the error of a call whose last attempt brought no reply.
 
-    *doubt* says that one of its attempts may have been applied.
+    *applied* is what all of its attempts say.
     """
-    told: dict[str, Any] = {"operation": endpoint.name, **call}
-    if failure.head is not None:
-        told |= {"status": failure.head, "applied": True}
-        return _kind(failure, told["reason"], sent=True)(failure.detail, **told)
-    told["applied"] = None if doubt else False
-    kind = _kind(failure, told["reason"], sent=doubt)
-    if doubt and endpoint.effect == "once":
-        told["reason"] = kind.__name__
-        return OutcomeUnknownError(failure.detail, settle=endpoint.settle, **told)
-    return kind(failure.detail, **told)
+    kind = _kind(failure, reason, sent=applied is not False)
+    told: dict[str, Any] = {"operation": endpoint.name, "applied": applied, **call}
+    if applied is None and endpoint.effect == "once":
+        return OutcomeUnknownError(
+            failure.detail, settle=endpoint.settle, reason=kind.__name__, **told
+        )
+    return kind(failure.detail, reason=reason, **told)
 
 
 def _kind(failure: Failure, reason: str, *, sent: bool) -> type[CallError]:

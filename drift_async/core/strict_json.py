@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Never
 
 from ..errors import InputError
+from .secret import Secret
 
 _fast_loads: Callable[[bytes], Any] | None
 try:
@@ -24,6 +25,7 @@ except ImportError:
     _fast_loads = None
 
 MAX_DEPTH = 64
+MAX_BITS = 14_280  # of the longest integer that every Python reads and writes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -82,8 +84,13 @@ def _nests_within(brackets: bytes, most: int) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Return plain JSON data as bytes."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Return plain JSON data as bytes; secrets in it are revealed here and not before."""
+    return _ENCODER.encode(value).encode()
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=Secret.reveal
+)
 
 
 def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
@@ -99,6 +106,8 @@ def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
     if isinstance(value, str):
         return _encodable(field, str.__str__(value))
     if isinstance(value, int):
+        if value.bit_length() > MAX_BITS:
+            raise InputError(field, "must have at most 4,300 digits")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -174,4 +174,8 @@ def _fields(
 
 
 def _properties(field: str, value: Sequence[CustomProperty]) -> list[dict[str, Any]]:
-    return [body_of(f"{field}[{n}]", item, CustomProperty) for n, item in enumerate(value)]
+    return inputs.each(field, value, _property)
+
+
+def _property(field: str, value: object) -> dict[str, Any]:
+    return body_of(field, value, CustomProperty)

@@ -61,15 +61,15 @@ UNINSTALL = Endpoint("POST", "/app/uninstall", NoneType, effect="idempotent", en
 class App(Resource):
     """The app that the client speaks for."""
 
-    async def token_info(self, token: str | None = None) -> TokenInfo:
+    async def token_info(self, token: str | Secret | None = None) -> TokenInfo:
         """Return what is known of *token*, or of the client's own; `NotFoundError` if nothing.
 
         https://devdocs.drift.com/docs/get-token-information
         """
         secret = self._caller.token() if token is None else token_secret("token", token)
-        return await self._send(TOKEN_INFO, {"access_token": secret.reveal()})
+        return await self._send(TOKEN_INFO, {"access_token": secret})
 
-    async def uninstall(self, client_id: str, client_secret: str) -> None:
+    async def uninstall(self, client_id: str, client_secret: str | Secret) -> None:
         """Remove the app from the organisation of the client's token, which ends with it.
 
         A repeat raises `AuthenticationError`. https://devdocs.drift.com/docs/app-uninstall
@@ -77,5 +77,5 @@ class App(Resource):
         await self._send(
             UNINSTALL,
             clientId=inputs.text("client_id", client_id),
-            clientSecret=token_secret("client_secret", client_secret).reveal(),
+            clientSecret=token_secret("client_secret", client_secret),
         )

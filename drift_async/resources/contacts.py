@@ -255,11 +255,10 @@ class Contacts(Resource):
 
         https://devdocs.drift.com/docs/contact-model
         """
-        if isinstance(emails, str) or not emails:
-            raise InputError("emails", "must be a sequence of at least one address")
-        await self._send(
-            UNSUBSCRIBE, [inputs.email(f"emails[{n}]", one) for n, one in enumerate(emails)]
-        )
+        addresses = inputs.each("emails", emails, inputs.email)
+        if not addresses:
+            raise InputError("emails", "must hold at least one address")
+        await self._send(UNSUBSCRIBE, addresses)
 
 
 def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:

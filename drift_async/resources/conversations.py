@@ -279,14 +279,14 @@ def _status_ids(status: str | Sequence[str] | None) -> list[int] | None:
     """Return the numbers that the API has for these words; None means no filter."""
     if status is None:
         return None
-    words = [status] if isinstance(status, str) else list(status)
-    if not words:
+    numbers = inputs.each("status", (status,) if isinstance(status, str) else status, _status_id)
+    if not numbers:
         raise InputError("status", "must name at least one status")
-    return list(dict.fromkeys(_status_id(word) for word in words))
+    return list(dict.fromkeys(numbers))
 
 
-def _status_id(word: object) -> int:
+def _status_id(field: str, word: object) -> int:
     found = _STATUS_IDS.get(word.lower()) if isinstance(word, str) else None
     if found is None:
-        raise InputError("status", f"must be one of {', '.join(_STATUS_IDS)}")
+        raise InputError(field, f"must be one of {', '.join(_STATUS_IDS)}")
     return found

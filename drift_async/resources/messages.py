@@ -200,13 +200,18 @@ def new_message(
     return inputs.given(
         type=word,
         body=inputs.optional(inputs.text, "body", body),
-        buttons=[_button(n, button, word) for n, button in enumerate(buttons or ())] or None,
+        buttons=_buttons(buttons, word) or None,
         userId=inputs.optional(inputs.identity, "user_id", user_id),
     )
 
 
-def _button(n: int, button: Button, kind: str) -> dict[str, Any]:
-    field = f"buttons[{n}]"
+def _buttons(buttons: Sequence[Button] | None, kind: str) -> list[dict[str, Any]]:
+    if buttons is None:
+        return []
+    return inputs.each("buttons", buttons, lambda field, one: _button(field, one, kind))
+
+
+def _button(field: str, button: Button, kind: str) -> dict[str, Any]:
     data = body_of(field, button, Button)
     label = inputs.text(f"{field}.label", button.label)
     what = inputs.word(f"{field}.type", button.type or ButtonType.REPLY, ButtonType)

@@ -89,12 +89,12 @@ class Reports(Resource):
         a minute, and the client keeps to it.
         https://devdocs.drift.com/docs/conversation-reporting
         """
-        if isinstance(metrics, str):
-            raise InputError("metrics", "must be a sequence of names")
         body = {
-            "filters": [
-                body_of(f"filters[{n}]", one, ReportFilter) for n, one in enumerate(filters)
-            ],
-            "metrics": [inputs.text(f"metrics[{n}]", one) for n, one in enumerate(metrics)],
+            "filters": inputs.each("filters", filters, _filter),
+            "metrics": inputs.each("metrics", metrics, inputs.text),
         }
         return await self._send(CONVERSATIONS, body)
+
+
+def _filter(field: str, value: object) -> dict[str, Any]:
+    return body_of(field, value, ReportFilter)

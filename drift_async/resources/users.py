@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar
 
@@ -145,13 +145,13 @@ class Users(Resource):
         """
         return await self._send(GET, user_id=user_id)
 
-    async def get_many(self, user_ids: Iterable[int]) -> dict[int, User]:
+    async def get_many(self, user_ids: Collection[int]) -> dict[int, User]:
         """Return users by their ids, in the order asked; unknown ones are left out.
 
         Takes one request for each 20 ids, under one ``timeout``.
         https://devdocs.drift.com/docs/retrieving-user
         """
-        ids = [inputs.identity(f"user_ids[{n}]", one) for n, one in enumerate(user_ids)]
+        ids = inputs.each("user_ids", user_ids, inputs.identity)
         users = self._started()
         found: dict[int, User] = {}
         for batch in cut(dict.fromkeys(ids), IDS_PER_REQUEST):
