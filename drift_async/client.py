@@ -212,7 +212,8 @@ class Drift:
             raise InputError("method", f"must be one of {', '.join(_METHODS)}")
         if effect is not None and (not isinstance(effect, str) or effect not in _EFFECTS):
             raise InputError("effect", f"must be one of {', '.join(_EFFECTS)}")
-        text("path", path)
+        if not isinstance(path, str):
+            raise InputError("path", "must be a text that begins with a slash")
         endpoint = _unwrapped(method, path, effect or ("safe" if method == "GET" else "once"))
         target = endpoint.path
         if params is not None:
@@ -306,7 +307,7 @@ def _token_from(env: Mapping[str, str]) -> tuple[str | None, str]:
 @lru_cache(maxsize=512)
 def _unwrapped(method: str, path: str, effect: Effect) -> Endpoint[Any]:
     if not path.startswith("/"):
-        raise InputError("path", "must begin with a slash")
+        raise InputError("path", "must be a text that begins with a slash")
     safe = "".join(f"/{segment('path', part)}" for part in path[1:].split("/"))
     any_json: type[Any] = object
     return Endpoint(method, safe, any_json, effect=effect, envelope="bare")

@@ -21,6 +21,7 @@ from .download import Sink, TooLargeError
 from .endpoint import Reply
 from .retry import Failure, FailureKind
 from .secret import Secret
+from .watch import Attempt, Watch
 
 USER_AGENT = f"drift-async/{__version__}"
 
@@ -35,27 +36,18 @@ class Limits:
     max_body: int = 32 * 1024 * 1024
 
 
-class _Mark:
-    """Whether anything of the current attempt may have left."""
-
-    __slots__ = ("sent",)
-
-    def __init__(self) -> None:
-        self.sent = False
-
-
-_mark: ContextVar[_Mark] = ContextVar("drift_async_attempt")
+_current: ContextVar[Attempt] = ContextVar("drift_async_attempt")
 
 
 def was_sent() -> bool:
     """Tell whether the attempt that was just cut short may have reached the server."""
-    return _mark.get().sent
+    return _current.get().sent
 
 
 class _Request(aiohttp.ClientRequest):
     # Called once there is a connection, before the first byte is written.
     def send(self, conn: aiohttp.connector.Connection) -> Any:
-        _mark.get().sent = True
+        _current.get().sent = True
         return super().send(conn)
 
 
@@ -96,9 +88,11 @@ class Connection:
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
         self._session._retry_connection = False
+        self._watch = Watch()
 
     async def close(self) -> None:
         """Close all connections."""
+        self._watch.close()
         await self._session.close()
 
     def abandon(self) -> None:
@@ -120,8 +114,6 @@ class Connection:
         sink: Sink | None = None,
     ) -> Reply | Failure:
         """Send one request and read its reply, until *until* on the loop's clock."""
-        mark = _Mark()
-        _mark.set(mark)
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token.reveal()}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -130,31 +122,31 @@ class Connection:
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind
+        attempt = self._watch.begin(until)
+        _current.set(attempt)
         try:
-            async with asyncio.timeout_at(until):
-                response = await self._session.request(
-                    method,
-                    URL(self._origin + target, encoded=True),
-                    headers=headers,
-                    data=body,
-                    allow_redirects=False,
-                )
-                status = response.status
-                if sink is None or not 200 <= status < 300:
-                    content = await self._read(response)
-                else:
-                    content = await _pour(response, sink)
-                whole = True
-                return Reply(status, response.headers, content)
+            response = await self._session.request(
+                method,
+                URL(self._origin + target, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+            )
+            if sink is None or not 200 <= response.status < 300:
+                content = await self._read(response)
+            else:
+                content = await _pour(response, sink)
+            whole = True
+            return Reply(response.status, response.headers, content)
+        except asyncio.CancelledError:
+            if not attempt.ran_out():
+                raise
+            kind = "stalled"
+            detail = "no whole reply in time" if attempt.sent else "no connection in time"
         except _CERTIFICATE:
             return Failure("certificate", "the server's certificate was refused", False)
         except _NOT_SENT as error:
             return Failure("connect", _named(error), False)
-        except TimeoutError:
-            kind, detail = (
-                "stalled",
-                "no whole reply in time" if mark.sent else "no connection in time",
-            )
         except TooLargeError as error:
             kind, detail = "too_large", str(error)
         except aiohttp.ClientPayloadError as error:
@@ -164,11 +156,12 @@ class Connection:
         except (aiohttp.ClientError, OSError) as error:
             kind, detail = "lost", f"the connection was lost ({_named(error)})"
         finally:
+            self._watch.end(attempt)
             headers.clear()
             if response is not None and not whole:
                 response.close()
         if response is None:
-            return Failure(kind, detail, mark.sent)
+            return Failure(kind, detail, attempt.sent)
         if 200 <= response.status < 300:
             return Failure(kind, detail, True, response.status)
         # A reply that says no is known by its head; what its body would have said is lost.

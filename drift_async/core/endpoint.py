@@ -109,6 +109,8 @@ class Endpoint(Generic[T]):
         return DecodeError(detail, operation=self.name, path=path, applied=True, **reply.told())
 
     def _read(self, body: bytes) -> Any:
+        if self._shape is Any:
+            return loads(body)
         match self.envelope:
             case "data" | "bare":
                 return self._shaped(loads(body))
@@ -133,8 +135,6 @@ class Endpoint(Generic[T]):
             if not isinstance(value, dict) or self.under not in value:
                 raise MisfitError(path, "required field missing")
             value = value[self.under]
-        if self._shape is Any:
-            return value
         try:
             result = structure(value, self._shape)
         except MisfitError as fault:

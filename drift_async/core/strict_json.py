@@ -29,7 +29,8 @@ MAX_BITS = 14_280  # of the longest integer that every Python reads and writes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes(48 if 48 <= sign <= 57 else 32 for sign in range(256))
+_LONG = b"0" * 19
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -42,10 +43,10 @@ def loads(body: bytes) -> Any:
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
-        if _fast_loads is not None and not _LONG_DIGITS.search(body):
+        if _fast_loads is not None and _LONG not in body.translate(_DIGITS):
             return _fast_loads(body)
         value = _DECODER.decode(body.decode())
-        if _SURROGATE.search(body):
+        if b"\\u" in body and _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ValueError("not JSON" if body.strip() else "an empty body, not JSON") from None

@@ -1,0 +1,77 @@
+"""Time limits of attempts: one coarse timer for all that are under way.
+
+`asyncio.timeout_at` would do the same for 6 % more CPU a call (measured at 16 calls in flight): it
+sets and cancels a timer each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+TICK = 0.1
+"""Seconds between two looks. What ends sooner than ten of them gets a timer of its own."""
+
+
+class Attempt:
+    """One attempt under way: its limit, and whether anything of it may have left."""
+
+    __slots__ = ("cancelling", "expired", "sent", "task", "timer", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.sent = False
+        self.expired = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[object]
+        self.cancelling: int
+
+    def expire(self) -> None:
+        """End it: its task is cancelled, and `ran_out` will say that it was for this."""
+        self.expired = True
+        self.task.cancel()
+
+    def ran_out(self) -> bool:
+        """Tell whether a cancellation was by its limit alone, and take it back if so."""
+        return self.expired and self.task.uncancel() <= self.cancelling
+
+
+class Watch:
+    """Ends the attempts of one event loop that go over their limit."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running: set[Attempt] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, until: float) -> Attempt:
+        """Watch an attempt of the running task, until *until* on the loop's clock."""
+        attempt = Attempt(until)
+        task = asyncio.current_task()
+        assert task is not None, "only tasks make calls"
+        attempt.task = task
+        attempt.cancelling = task.cancelling()
+        if until - self._loop.time() < 10 * TICK:
+            attempt.timer = self._loop.call_at(until, attempt.expire)
+            return attempt
+        self._running.add(attempt)
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK, self._look)
+        return attempt
+
+    def end(self, attempt: Attempt) -> None:
+        """Watch it no longer."""
+        self._running.discard(attempt)
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for attempt in [one for one in self._running if one.until <= now]:
+            self._running.discard(attempt)
+            attempt.expire()
+        self._timer = self._loop.call_later(TICK, self._look) if self._running else None
