@@ -223,7 +223,7 @@ class Drift:
                 target = f"{target}?{query(params)}"
         body = None if json is None else dumps(plain("json", json))
         reply = await self._caller.send(endpoint, target, body)
-        return endpoint.decode(reply) if reply.body else None
+        return endpoint.decode_any(reply)
 
     @property
     def rate(self) -> RateState:

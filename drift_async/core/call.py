@@ -121,15 +121,17 @@ class Caller:
         site = self.site
         live = site.use()
         limiter = site.limiters.get(endpoint.budget) or site.limiters["default"]
-        tally = Tally(endpoint, site.clock)
-        deadline = self.deadline or tally.began + self.timeout
+        began = now = site.clock()
+        deadline = self.deadline or began + self.timeout
+        tally = None  # most calls need none
         while True:
             if not limiter.take():
+                tally = tally or Tally(endpoint, site.clock, began)
                 await self._pace(limiter, tally, deadline)
+                now = site.clock()
             if site.live is not live:
-                raise tally.closed()
-            tally.attempts += 1
-            until = min(deadline, site.clock() + self.attempt_timeout)
+                raise (tally or Tally(endpoint, site.clock, began)).closed()
+            until = min(deadline, now + self.attempt_timeout)
             try:
                 outcome = await live.connection.attempt(
                     endpoint.method, target, body, until=until, sink=sink
@@ -139,16 +141,19 @@ class Caller:
                     stop.add_note(f"{endpoint.name}: was under way and may have been applied")
                 raise
             if isinstance(outcome, Reply):
-                outcome.attempts, outcome.elapsed = tally.attempts, site.clock() - tally.began
+                outcome.began = began
                 if 200 <= outcome.status < 300:
+                    if tally is not None:
+                        outcome.attempts += tally.attempts
                     return outcome
-                if outcome.status == 404 and tally.applied is not False and tally.deletes():
-                    outcome.body = b"{}"  # an attempt whose reply was lost has deleted it
-                    return outcome
+            tally = tally or Tally(endpoint, site.clock, began)
+            if isinstance(outcome, Reply) and tally.has_deleted(outcome):
+                return outcome
             verdict = self._verdict(tally, outcome, deadline, limiter)
             if isinstance(verdict, str):
                 break
             await site.sleep(verdict)
+            now = site.clock()
         target, body = "", None  # they may hold a secret, and a traceback can show locals
         raise tally.error(outcome, verdict)
 
@@ -199,10 +204,10 @@ class Tally:
         "status",
     )
 
-    def __init__(self, endpoint: Endpoint[Any], clock: Callable[[], float]) -> None:
+    def __init__(self, endpoint: Endpoint[Any], clock: Callable[[], float], began: float) -> None:
         self.endpoint = endpoint
         self.clock = clock
-        self.began = clock()
+        self.began = began
         self.attempts = 0
         self.applied: bool | None = False
         self.status: int | None = None
@@ -211,6 +216,7 @@ class Tally:
 
     def note(self, outcome: Reply | Failure) -> None:
         """Take note of an attempt that failed."""
+        self.attempts += 1
         self.retry_after = None
         if isinstance(outcome, Failure):
             self.applied = merged(self.applied, outcome.applied)
@@ -222,9 +228,12 @@ class Tally:
         header = outcome.headers.get("Retry-After")
         self.retry_after = parse_retry_after(header, datetime.now(UTC))
 
-    def deletes(self) -> bool:
-        """Tell whether the operation takes something away."""
-        return self.endpoint.method == "DELETE"
+    def has_deleted(self, reply: Reply) -> bool:
+        """Tell whether a 404 means that an attempt whose reply was lost has deleted it."""
+        if reply.status != 404 or self.endpoint.method != "DELETE" or self.applied is False:
+            return False
+        reply.body = b"{}"
+        return True
 
     def told(self) -> dict[str, Any]:
         """Return what an error carries of all this."""

@@ -179,9 +179,14 @@ class MisfitError(Exception):
 def structure(value: Any, kind: Any) -> Any:
     """Return JSON data as *kind*, or raise `MisfitError`."""
     try:
-        return _FAST.structure(value, kind)
+        return _hook(kind)(value, kind)
     except Exception:  # whatever a hook raises; the detailed converter then says where it was
         return _explain(value, kind)
+
+
+@cache
+def _hook(kind: Any) -> StructureHook:
+    return _FAST.get_structure_hook(kind)
 
 
 def _explain(value: Any, kind: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from types import GenericAlias
@@ -89,6 +90,14 @@ class Endpoint(Generic[T]):
             error = self._decode_error(fault, reply)
         raise error
 
+    def decode_any(self, reply: Reply) -> Any:
+        """Return the whole JSON value of a reply, None if it is empty, or raise `DecodeError`."""
+        try:
+            return loads(reply.body) if reply.body else None
+        except ValueError as fault:
+            error = self._decode_error(fault, reply)
+        raise error
+
     def decode_page(self, reply: Reply) -> tuple[T, Any]:
         """Return the items of a page, and the whole JSON value, which says what follows."""
         try:
@@ -109,8 +118,6 @@ class Endpoint(Generic[T]):
         return DecodeError(detail, operation=self.name, path=path, applied=True, **reply.told())
 
     def _read(self, body: bytes) -> Any:
-        if self._shape is Any:
-            return loads(body)
         match self.envelope:
             case "data" | "bare":
                 return self._shaped(loads(body))
@@ -146,7 +153,7 @@ def _strict(kind: Any) -> Any:
     """Return the type to structure for *kind*: a list is read as a tuple, which is strict."""
     if get_origin(kind) is list:
         return GenericAlias(tuple, (*get_args(kind), ...))
-    return Any if kind is object else kind
+    return kind
 
 
 def _plainly(fault: ValueError) -> str:
@@ -219,19 +226,19 @@ def _query_text(key: str, value: object) -> str:
 
 @attrs.define(eq=False, repr=False)
 class Reply:
-    """What came back: status, headers, whole body; and what it took."""
+    """What came back: status, headers, whole body; how many attempts it took, and since when."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    attempts: int = 0
-    elapsed: float = 0.0
+    attempts: int = 1
+    began: float = 0.0
 
     def told(self) -> dict[str, Any]:
         """Return what an error about this reply carries."""
         return {
             "attempts": self.attempts,
-            "elapsed": self.elapsed,
+            "elapsed": time.monotonic() - self.began,
             "status": self.status,
             "request_id": self.headers.get("X-Request-Id"),
         }

@@ -29,8 +29,8 @@ MAX_BITS = 14_280  # of the longest integer that every Python reads and writes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
-_DIGITS = bytes(48 if 48 <= sign <= 57 else 32 for sign in range(256))
-_LONG = b"0" * 19
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -39,11 +39,13 @@ _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
 def loads(body: bytes) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_over(body, MAX_DEPTH):
+    # Cutting at brackets is the fastest way to see that there are too few to nest too deep.
+    pieces = len(body.split(b"{", MAX_DEPTH)) + len(body.split(b"[", MAX_DEPTH))
+    if pieces - 2 > MAX_DEPTH and _depth_over(body):
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
-        if _fast_loads is not None and _LONG not in body.translate(_DIGITS):
+        if _fast_loads is not None and not _has_long_digits(body):
             return _fast_loads(body)
         value = _DECODER.decode(body.decode())
         if b"\\u" in body and _SURROGATE.search(body):
@@ -65,18 +67,22 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
-def _depth_over(body: bytes, most: int) -> bool:
-    """Tell whether brackets nest deeper than *most*, at the speed of C and without recursion."""
-    brackets = body.translate(_AS_ARRAYS, _NOT_BRACKETS)
-    if not _nests_within(brackets, most):
-        # Brackets inside of texts may have misled it.
-        bare = _STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS)
-        return not _nests_within(bare, most)
-    return False
+def _has_long_digits(body: bytes) -> bool:
+    # Of 19 digits in a row every third byte makes six. That look clears most bodies in a tenth of
+    # the parser's time; the expression alone takes four times as long as the parser.
+    return b"000000" in body[::3].translate(_DIGITS_AS_ZEROS) and bool(_LONG_DIGITS.search(body))
 
 
-def _nests_within(brackets: bytes, most: int) -> bool:
-    for _ in range(most):
+def _depth_over(body: bytes) -> bool:
+    """Tell whether brackets nest too deep, at the speed of C and without recursion."""
+    if _nests_within(body.translate(_AS_ARRAYS, _NOT_BRACKETS)):
+        return False
+    # Brackets inside of texts may have misled it.
+    return not _nests_within(_STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS))
+
+
+def _nests_within(brackets: bytes) -> bool:
+    for _ in range(MAX_DEPTH):
         inner = brackets.replace(b"[]", b"")
         if len(inner) == len(brackets):
             break

@@ -15,15 +15,16 @@ TICK = 0.1
 class Attempt:
     """One attempt under way: its limit, and whether anything of it may have left."""
 
-    __slots__ = ("cancelling", "expired", "sent", "task", "timer", "until")
+    __slots__ = ("authorization", "cancelling", "expired", "sent", "task", "timer", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, task: asyncio.Task[object], until: float, authorization: str) -> None:
+        self.task = task
         self.until = until
+        self.authorization = authorization
+        self.cancelling = task.cancelling()
         self.sent = False
         self.expired = False
         self.timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[object]
-        self.cancelling: int
 
     def expire(self) -> None:
         """End it: its task is cancelled, and `ran_out` will say that it was for this."""
@@ -32,7 +33,10 @@ class Attempt:
 
     def ran_out(self) -> bool:
         """Tell whether a cancellation was by its limit alone, and take it back if so."""
-        return self.expired and self.task.uncancel() <= self.cancelling
+        if not self.expired:
+            return False
+        self.expired = False
+        return self.task.uncancel() <= self.cancelling
 
 
 class Watch:
@@ -43,26 +47,27 @@ class Watch:
         self._running: set[Attempt] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, until: float) -> Attempt:
+    def begin(self, until: float, authorization: str) -> Attempt:
         """Watch an attempt of the running task, until *until* on the loop's clock."""
-        attempt = Attempt(until)
-        task = asyncio.current_task()
+        loop = self._loop
+        task = asyncio.current_task(loop)
         assert task is not None, "only tasks make calls"
-        attempt.task = task
-        attempt.cancelling = task.cancelling()
-        if until - self._loop.time() < 10 * TICK:
-            attempt.timer = self._loop.call_at(until, attempt.expire)
-            return attempt
-        self._running.add(attempt)
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._look)
+        attempt = Attempt(task, until, authorization)
+        if until - loop.time() < 10 * TICK:
+            attempt.timer = loop.call_at(until, attempt.expire)
+        else:
+            self._running.add(attempt)
+            if self._timer is None:
+                self._timer = loop.call_later(TICK, self._look)
         return attempt
 
     def end(self, attempt: Attempt) -> None:
         """Watch it no longer."""
         self._running.discard(attempt)
+        attempt.authorization = ""
         if attempt.timer is not None:
             attempt.timer.cancel()
+        attempt.ran_out()  # it ended by itself in the moment of its cancellation
 
     def close(self) -> None:
         """Stop looking."""
