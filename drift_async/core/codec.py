@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, overri
 
 from ..errors import InputError
 from .secret import Secret
+from .straight import can_be_straight, straight_reader
 from .strict_json import EPOCH, MILLISECOND, plain
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class Frozen(Mapping[str, Any]):
     @classmethod
     def _around(cls, data: dict[str, Any]) -> Frozen:
         """Take over *data*, which nobody else holds, without a copy."""
-        self = cls.__new__(cls)
-        object.__setattr__(self, "_data", data)
+        self = object.__new__(cls)
+        _set_data(self, data)
         return self
 
     def __getitem__(self, key: str) -> Any:
@@ -74,6 +75,7 @@ class Frozen(Mapping[str, Any]):
         return f"{type(self).__name__}({', '.join(self._data)})"
 
 
+_set_data = vars(Frozen)["_data"].__set__
 NOTHING: Final = Frozen()
 
 
@@ -284,25 +286,28 @@ def _mapping_hook(kind: Any, converter: BaseConverter) -> StructureHook:
 
 def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
     names = _wire_names(kind)
+    known = frozenset(names.values())
+
+    def rest(result: Model, value: dict[str, Any]) -> None:
+        """Keep what is unknown or null."""
+        unknown = {key: item for key, item in value.items() if key not in known}
+        if unknown:
+            object.__setattr__(result, "extra", Frozen._around(unknown))
+        if None in value.values():
+            nulls = frozenset(key for key, item in value.items() if item is None and key in known)
+            object.__setattr__(result, "_nulls", nulls)
+
+    if not converter.detailed_validation and can_be_straight(kind):
+        return straight_reader(kind, names, converter.get_structure_hook, rest)
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
     overrides |= {"extra": override(omit=True), "_nulls": override(omit=True)}
-    build: Callable[[Any, Any], Model] = make_dict_structure_fn(
-        kind,
-        converter,
-        **overrides,
-    )
-    known = frozenset(names.values())
+    build: Callable[[Any, Any], Model] = make_dict_structure_fn(kind, converter, **overrides)
 
     def structure_model(value: Any, _: Any) -> Model:
         if type(value) is not dict:
             raise _WrongTypeError("map", value)
         result = build(value, kind)
-        if not known.issuperset(value):
-            unknown = {key: item for key, item in value.items() if key not in known}
-            object.__setattr__(result, "extra", Frozen._around(unknown))
-        if None in value.values():
-            nulls = frozenset(key for key, item in value.items() if item is None and key in known)
-            object.__setattr__(result, "_nulls", nulls)
+        rest(result, value)
         return result
 
     return structure_model

@@ -279,7 +279,9 @@ def _status_ids(status: str | Sequence[str] | None) -> list[int] | None:
     """Return the numbers that the API has for these words; None means no filter."""
     if status is None:
         return None
-    numbers = inputs.each("status", (status,) if isinstance(status, str) else status, _status_id)
+    if isinstance(status, str):
+        return [_status_id("status", status)]
+    numbers = inputs.each("status", status, _status_id)
     if not numbers:
         raise InputError("status", "must name at least one status")
     return list(dict.fromkeys(numbers))
