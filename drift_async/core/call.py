@@ -22,7 +22,7 @@ from ..errors import (
     reply_applied,
     reply_error,
 )
-from .connection import Connection, was_sent
+from .connection import Connection
 from .download import Sink
 from .endpoint import Endpoint, Reply
 from .rate import Limiter
@@ -132,14 +132,7 @@ class Caller:
             if site.live is not live:
                 raise (tally or Tally(endpoint, site.clock, began)).closed()
             until = min(deadline, now + self.attempt_timeout)
-            try:
-                outcome = await live.connection.attempt(
-                    endpoint.method, target, body, until=until, sink=sink
-                )
-            except asyncio.CancelledError as stop:
-                if endpoint.effect == "once" and was_sent():
-                    stop.add_note(f"{endpoint.name}: was under way and may have been applied")
-                raise
+            outcome = await live.connection.attempt(endpoint, target, body, until, sink)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -19,7 +19,7 @@ from yarl import URL
 
 from .._version import __version__
 from .download import Sink, TooLargeError
-from .endpoint import Reply
+from .endpoint import Endpoint, Reply
 from .retry import Failure, FailureKind
 from .secret import Secret
 from .watch import Attempt, Watch
@@ -38,24 +38,22 @@ class Limits:
     max_body: int = 32 * 1024 * 1024
 
 
-_current: ContextVar[Attempt] = ContextVar("drift_async_attempt")
+def _requests(running: Mapping[asyncio.Task[object], Attempt]) -> type[aiohttp.ClientRequest]:
+    """Return the requests of one connection, which tell the attempt that is *running*."""
 
+    class Request(aiohttp.ClientRequest):
+        # Called once there is a connection, before the first byte is written.
+        def send(self, conn: aiohttp.connector.Connection) -> Any:
+            task = asyncio.current_task()
+            assert task is not None, "only tasks make calls"
+            attempt = running[task]
+            attempt.sent = True
+            # Set here, the token is in no other object.
+            if attempt.authorization:
+                self.headers[AUTHORIZATION] = attempt.authorization
+            return super().send(conn)
 
-def was_sent() -> bool:
-    """Tell whether the attempt that was just cut short may have reached the server."""
-    return _current.get().sent
-
-
-class _Request(aiohttp.ClientRequest):
-    # Called once there is a connection, before the first byte is written.
-    def send(self, conn: aiohttp.connector.Connection) -> Any:
-        attempt = _current.get()
-        attempt.sent = True
-        # Set here, the header costs a tenth of what it does in a call's or the session's headers,
-        # and the token is in no other object.
-        if attempt.authorization:
-            self.headers[AUTHORIZATION] = attempt.authorization
-        return super().send(conn)
+    return Request
 
 
 # Before the first byte has left, by class; subclasses of the ambiguous ones, so tested first.
@@ -82,20 +80,19 @@ class Connection:
         self._origin = origin
         self._token = token
         self._limits = limits
-        most = limits.max_connections
+        self._watch = Watch()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most, ssl=tls or True),
+            connector=aiohttp.TCPConnector(limit=limits.max_connections, ssl=tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
             trust_env=False,
             proxy=None if proxy is None else proxy.reveal(),
-            request_class=_Request,
+            request_class=_requests(self._watch.running),
         )
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
         self._session._retry_connection = False
-        self._watch = Watch()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -113,10 +110,9 @@ class Connection:
 
     async def attempt(
         self,
-        method: str,
+        endpoint: Endpoint[Any],
         target: str,
         body: bytes | None,
-        *,
         until: float,
         sink: Sink | None = None,
     ) -> Reply | Failure:
@@ -128,10 +124,9 @@ class Connection:
         bearer = "" if self._token is None else f"Bearer {self._token.reveal()}"
         attempt = self._watch.begin(until, bearer)
         del bearer
-        _current.set(attempt)
         try:
             response = await self._session.request(
-                method,
+                endpoint.method,
                 URL(self._origin + target, encoded=True),
                 headers=headers,
                 data=body,
@@ -150,8 +145,10 @@ class Connection:
                 content = await _pour(response, sink)
             whole = True
             return Reply(status, got, content)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as stop:
             if not attempt.ran_out():
+                if attempt.sent and endpoint.effect == "once":
+                    stop.add_note(f"{endpoint.name}: was under way and may have been applied")
                 raise
             kind = "stalled"
             detail = "no whole reply in time" if attempt.sent else "no connection in time"

@@ -44,7 +44,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._running: set[Attempt] = set()
+        self.running: dict[asyncio.Task[object], Attempt] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, until: float, authorization: str) -> Attempt:
@@ -52,18 +52,16 @@ class Watch:
         loop = self._loop
         task = asyncio.current_task(loop)
         assert task is not None, "only tasks make calls"
-        attempt = Attempt(task, until, authorization)
+        attempt = self.running[task] = Attempt(task, until, authorization)
         if until - loop.time() < 10 * TICK:
             attempt.timer = loop.call_at(until, attempt.expire)
-        else:
-            self._running.add(attempt)
-            if self._timer is None:
-                self._timer = loop.call_later(TICK, self._look)
+        elif self._timer is None:
+            self._timer = loop.call_later(TICK, self._look)
         return attempt
 
     def end(self, attempt: Attempt) -> None:
         """Watch it no longer."""
-        self._running.discard(attempt)
+        del self.running[attempt.task]
         attempt.authorization = ""
         if attempt.timer is not None:
             attempt.timer.cancel()
@@ -76,7 +74,7 @@ class Watch:
 
     def _look(self) -> None:
         now = self._loop.time()
-        for attempt in [one for one in self._running if one.until <= now]:
-            self._running.discard(attempt)
-            attempt.expire()
-        self._timer = self._loop.call_later(TICK, self._look) if self._running else None
+        for attempt in self.running.values():
+            if attempt.until <= now and attempt.timer is None and not attempt.expired:
+                attempt.expire()
+        self._timer = self._loop.call_later(TICK, self._look) if self.running else None
