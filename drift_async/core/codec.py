@@ -298,7 +298,7 @@ def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
             object.__setattr__(result, "_nulls", nulls)
 
     if not converter.detailed_validation and can_be_straight(kind):
-        return straight_reader(kind, names, converter.get_structure_hook, rest)
+        return straight_reader(kind, names, converter.get_structure_hook, rest, Frozen)
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
     overrides |= {"extra": override(omit=True), "_nulls": override(omit=True)}
     build: Callable[[Any, Any], Model] = make_dict_structure_fn(kind, converter, **overrides)

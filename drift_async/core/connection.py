@@ -136,7 +136,7 @@ class Connection:
             if sink is None or not 200 <= status < 300:
                 length = got.get(CONTENT_LENGTH)
                 if length is not None and int(length) > self._limits.max_body:
-                    raise TooLargeError(f"a body of {length} bytes, over the limit")
+                    raise TooLargeError(f"a body of {length} bytes, over {self._limits.max_body}")
                 if length is not None and CONTENT_ENCODING not in got:
                     content = await response.read()
                 else:

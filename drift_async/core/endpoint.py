@@ -17,7 +17,7 @@ import attrs
 from ..errors import DecodeError, InputError, excerpt
 from .codec import MisfitError, structure
 from .download import Sink
-from .inputs import whole
+from .inputs import MAX_ID, whole
 from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, to_ms
@@ -57,6 +57,7 @@ class Endpoint(Generic[T]):
     name: str = attrs.field(init=False)
     _pieces: Sequence[str | None] = attrs.field(init=False)
     _shape: Any = attrs.field(init=False)
+    _is_json: bool = attrs.field(init=False)
 
     @effect.default
     def _effect(self) -> Effect:
@@ -70,10 +71,14 @@ class Endpoint(Generic[T]):
         set_field(self, "name", f"{self.method} {self.template}")
         set_field(self, "_pieces", _PLACEHOLDER.split(self.path))
         set_field(self, "_shape", _strict(self.returns))
+        set_field(self, "_is_json", self.envelope in ("data", "bare"))
 
     def target(self, values: dict[str, Any]) -> str:
         """Return path and query; what the template does not name goes into the query."""
         pieces = self._pieces
+        if len(pieces) == 4 and len(values) == 1:  # the most frequent: one id, no query
+            before, name, kind, after = pieces
+            return f"{before}{segment(str(name), values[str(name)], kind)}{after}"
         target = pieces[0] or ""
         for n in range(1, len(pieces), 3):
             name, kind, literal = pieces[n : n + 3]
@@ -84,7 +89,7 @@ class Endpoint(Generic[T]):
     def decode(self, reply: Reply) -> T:
         """Return what the reply holds, or raise `DecodeError`."""
         try:
-            result: T = self._read(reply.body)
+            result: T = self._shaped(loads(reply.body)) if self._is_json else self._read(reply.body)
             return result
         except (MisfitError, ValueError) as fault:
             error = self._decode_error(fault, reply)
@@ -119,8 +124,6 @@ class Endpoint(Generic[T]):
 
     def _read(self, body: bytes) -> Any:
         match self.envelope:
-            case "data" | "bare":
-                return self._shaped(loads(body))
             case "ok":
                 value = loads(body)
                 if not isinstance(value, dict) or value.get("ok") is False:
@@ -135,11 +138,11 @@ class Endpoint(Generic[T]):
     def _shaped(self, value: Any) -> Any:
         """Return the part of the reply that the row names, as ``returns``."""
         path = "$"
-        if self.envelope == "data" and isinstance(value, dict) and "data" in value:
+        if self.envelope == "data" and type(value) is dict and "data" in value:
             value, path = value["data"], "$.data"
         if self.under is not None:
             path = f"{path}.{self.under}"
-            if not isinstance(value, dict) or self.under not in value:
+            if type(value) is not dict or self.under not in value:
                 raise MisfitError(path, "required field missing")
             value = value[self.under]
         try:
@@ -181,6 +184,8 @@ def segment(field: str, value: object, kind: str | None = None) -> str:
     walk up on is refused.
     """
     if kind == "int":
+        if type(value) is int and 0 < value <= MAX_ID:
+            return str(value)
         return str(whole(field, value, 1))
     if not isinstance(value, str) or not value:
         raise InputError(field, "must be a text that is not empty")

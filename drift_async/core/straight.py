@@ -21,6 +21,10 @@ _INLINE = {
     datetime: "if type(item) is not int: raise misfit\n        item = moment(item / 1000, UTC)",
 }
 
+_MAP = """if type(item) is not dict: raise misfit
+        data, item = item, new(type_{name})
+        put_data(item, data)"""
+
 _HEAD = """
 def read(value, _):
     if type(value) is not dict: raise misfit
@@ -57,11 +61,12 @@ def straight_reader(
     names: Mapping[str, str],
     hook_for: Callable[[Any], Callable[[Any, Any], Any]],
     rest: Callable[[Any, dict[str, Any]], None],
+    frozen: type,
 ) -> Callable[[Any, Any], Any]:
     """Return a function that makes a *kind* of JSON data.
 
     *names* says what the API calls each field, *hook_for* how a type is read, *rest* takes care of
-    what is null or unknown.
+    what is null or unknown, *frozen* is the class of the maps.
     """
     attrs.resolve_types(kind)
     scope: dict[str, Any] = {
@@ -69,6 +74,7 @@ def straight_reader(
         "misfit": ValueError("does not fit"),
         "moment": datetime.fromtimestamp,
         "new": object.__new__,
+        "put_data": _slot(frozen, "_data").__set__,
         "rest": rest,
         "UTC": UTC,
         "NOTHING": attrs.fields(kind).extra.default,
@@ -82,6 +88,9 @@ def straight_reader(
             wanted = _without_none(field.type)
             if wanted in _INLINE:
                 read = _INLINE[wanted]
+            elif isinstance(wanted, type) and issubclass(wanted, frozen):
+                scope[f"type_{name}"] = wanted
+                read = _MAP.format(name=name)
             else:
                 scope[f"read_{name}"], scope[f"type_{name}"] = hook_for(wanted), wanted
                 read = f"item = read_{name}(item, type_{name})"

@@ -40,8 +40,8 @@ _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 def loads(body: bytes) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
     # Cutting at brackets is the fastest way to see that there are too few to nest too deep.
-    pieces = len(body.split(b"{", MAX_DEPTH)) + len(body.split(b"[", MAX_DEPTH))
-    if pieces - 2 > MAX_DEPTH and _depth_over(body):
+    braces = len(body.split(b"{", MAX_DEPTH + 1)) - 1
+    if braces + len(body.split(b"[", MAX_DEPTH + 1)) - 1 > MAX_DEPTH and _depth_over(body):
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
