@@ -6,9 +6,10 @@ import os
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import attrs
@@ -22,20 +23,34 @@ from .core.retry import Retry
 from .core.secret import Secret, token_secret
 from .core.strict_json import dumps, plain
 from .errors import ClosedError, CredentialsError, InputError
-from .resources.accounts import Accounts
-from .resources.app import App
-from .resources.contacts import Contacts
-from .resources.conversations import Conversations
-from .resources.gdpr import Gdpr
-from .resources.playbooks import Playbooks
-from .resources.reports import Reports
-from .resources.scim import Scim
-from .resources.teams import Teams
-from .resources.users import Users
+
+if TYPE_CHECKING:
+    from .resources.accounts import Accounts
+    from .resources.app import App
+    from .resources.contacts import Contacts
+    from .resources.conversations import Conversations
+    from .resources.gdpr import Gdpr
+    from .resources.playbooks import Playbooks
+    from .resources.reports import Reports
+    from .resources.scim import Scim
+    from .resources.teams import Teams
+    from .resources.users import Users
 
 BASE_URL = "https://driftapi.com"
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+GROUPS = (
+    "contacts",
+    "users",
+    "conversations",
+    "accounts",
+    "playbooks",
+    "teams",
+    "app",
+    "gdpr",
+    "scim",
+    "reports",
+)
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _EFFECTS = ("safe", "idempotent", "once")
 
@@ -111,7 +126,7 @@ class Drift:
             "default": Limiter(rate or Rate()),
             "reports": Limiter(Rate(per_second=1.0)),  # documented: 60 a minute
         }
-        caller = Caller(
+        self._caller = Caller(
             Site(limiters, self._settings.token),
             timeout=number("timeout", timeout, above=0),
             retry=retry or Retry(),
@@ -119,7 +134,6 @@ class Drift:
             max_pages=max_pages,
         )
         self._is_view = False
-        self._use(caller)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Unpack[Settings]) -> Self:
@@ -182,16 +196,27 @@ class Drift:
         view = type(self).__new__(type(self))
         view._settings = self._settings
         view._is_view = True
-        view._use(
-            attrs.evolve(
-                self._caller,
-                timeout=self._caller.timeout
-                if timeout is None
-                else number("timeout", timeout, above=0),
-                retry=retry or self._caller.retry,
-            )
+        caller = self._caller
+        view._caller = attrs.evolve(
+            caller,
+            timeout=caller.timeout if timeout is None else number("timeout", timeout, above=0),
+            retry=retry or caller.retry,
         )
         return view
+
+    if not TYPE_CHECKING:  # the groups are declared above; type checkers must not see more
+
+        def __getattr__(self, name: str) -> Any:
+            """Make a group when it is first used.
+
+            Loading all of them with the client would make its import a sixth slower.
+            """
+            if name not in GROUPS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            module = import_module(f".resources.{name}", __package__)
+            group = getattr(module, name.capitalize())(self._caller)
+            setattr(self, name, group)
+            return group
 
     async def request(
         self,
@@ -233,19 +258,6 @@ class Drift:
     def __repr__(self) -> str:
         state = "closed" if self._caller.site.live is None else "open"
         return f"<{type(self).__module__}.{type(self).__name__} {self._settings.origin} {state}>"
-
-    def _use(self, caller: Caller) -> None:
-        self._caller = caller
-        self.contacts = Contacts(caller)
-        self.users = Users(caller)
-        self.conversations = Conversations(caller)
-        self.accounts = Accounts(caller)
-        self.playbooks = Playbooks(caller)
-        self.teams = Teams(caller)
-        self.app = App(caller)
-        self.gdpr = Gdpr(caller)
-        self.scim = Scim(caller)
-        self.reports = Reports(caller)
 
     def _refuse_view(self) -> None:
         if self._is_view:

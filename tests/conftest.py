@@ -32,7 +32,7 @@ def face(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(face: str) -> Callable[..., Any]:
-    """Return what makes a client of either face, with awaitable methods; it still has to be opened."""
+    """Return what makes a client of either face, with awaitable methods; it is not open yet."""
     if face == "awaited":
         return drift_async.Drift
     return lambda *args, **kwargs: Awaitable(drift_async.sync.Drift(*args, **kwargs))

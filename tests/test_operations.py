@@ -11,12 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 import drift_async
 import drift_async.sync
-from drift_async import resources
+from drift_async import client, resources
 from drift_async.core.endpoint import Endpoint, Resource
 from drift_async.core.pager import Pager
 from drift_async.sandbox import Sandbox
@@ -82,11 +81,7 @@ ROUTE_ONLY = {
 }
 WITHOUT_OPERATION = {"conversations.download_attachment", "contacts.upsert"}  # built on others
 SHARED = json.loads((Path(__file__).parent / "sandbox/operations.json").read_text("utf-8"))
-GROUPS = {
-    field.name: typing.get_type_hints(drift_async.Drift)[field.name]
-    for field in attrs.fields(drift_async.Drift)
-    if not field.name.startswith("_")
-}
+GROUPS = {name: type(getattr(drift_async.Drift("token"), name)) for name in client.GROUPS}
 
 
 def endpoints() -> dict[str, Endpoint[Any]]:

@@ -93,6 +93,9 @@ class Connection:
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
         self._session._retry_connection = False
+        # What the public `request` returns can also be used by `async with`; making that object
+        # costs 5 % of a call's CPU (measured at 64 in flight).
+        self._send = self._session._request
 
     async def close(self) -> None:
         """Close all connections."""
@@ -125,7 +128,7 @@ class Connection:
         attempt = self._watch.begin(until, bearer)
         del bearer
         try:
-            response = await self._session.request(
+            response = await self._send(
                 endpoint.method,
                 URL(self._origin + target, encoded=True),
                 headers=headers,
