@@ -132,7 +132,7 @@ class Caller:
             if site.live is not live:
                 raise (tally or Tally(endpoint, site.clock, began)).closed()
             until = min(deadline, now + self.attempt_timeout)
-            outcome = await live.connection.attempt(endpoint, target, body, until, sink)
+            outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:

@@ -116,16 +116,17 @@ class Connection:
         endpoint: Endpoint[Any],
         target: str,
         body: bytes | None,
+        now: float,
         until: float,
         sink: Sink | None = None,
     ) -> Reply | Failure:
-        """Send one request and read its reply, until *until* on the loop's clock."""
+        """Send one request and read its reply, from *now* to *until* on the loop's clock."""
         headers = _JSON if body is not None else None if sink is None else sink.headers()
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind
         bearer = "" if self._token is None else f"Bearer {self._token.reveal()}"
-        attempt = self._watch.begin(until, bearer)
+        attempt = self._watch.begin(now, until, bearer)
         del bearer
         try:
             response = await self._send(

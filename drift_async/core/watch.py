@@ -47,13 +47,13 @@ class Watch:
         self.running: dict[asyncio.Task[object], Attempt] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, until: float, authorization: str) -> Attempt:
-        """Watch an attempt of the running task, until *until* on the loop's clock."""
+    def begin(self, now: float, until: float, authorization: str) -> Attempt:
+        """Watch an attempt of the running task, from *now* to *until* on the loop's clock."""
         loop = self._loop
         task = asyncio.current_task(loop)
         assert task is not None, "only tasks make calls"
         attempt = self.running[task] = Attempt(task, until, authorization)
-        if until - loop.time() < 10 * TICK:
+        if until - now < 10 * TICK:
             attempt.timer = loop.call_at(until, attempt.expire)
         elif self._timer is None:
             self._timer = loop.call_later(TICK, self._look)
@@ -65,7 +65,8 @@ class Watch:
         attempt.authorization = ""
         if attempt.timer is not None:
             attempt.timer.cancel()
-        attempt.ran_out()  # it ended by itself in the moment of its cancellation
+        if attempt.expired:
+            attempt.ran_out()  # it ended by itself in the moment of its cancellation
 
     def close(self) -> None:
         """Stop looking."""
