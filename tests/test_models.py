@@ -39,6 +39,8 @@ from drift_async.resources.messages import Button, ButtonType, Message, Reaction
 
 T = TypeVar("T")
 
+pytestmark = pytest.mark.smoke
+
 PAYLOADS = Path(__file__).parent / "payloads"
 
 DOCUMENTED: list[tuple[str, Endpoint[Any], str]] = [

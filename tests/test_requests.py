@@ -14,7 +14,7 @@ from drift_async.sandbox import Sandbox
 
 from .expected_requests import ROWS, Row
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.smoke]
 
 
 async def run(drift: Any, row: Row) -> Any:

@@ -19,6 +19,8 @@ from drift_async import InputError
 from drift_async.core import strict_json
 from drift_async.core.strict_json import MAX_DEPTH, dumps, loads, plain
 
+pytestmark = pytest.mark.smoke
+
 LIBRARIES: list[Callable[[bytes], Any] | None] = [None]
 try:
     import orjson

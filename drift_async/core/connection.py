@@ -24,6 +24,7 @@ from .retry import Failure, FailureKind
 from .secret import Secret
 from .watch import Attempt, Watch
 
+_NO_TYPE = ("Content-Type",)
 _JSON = {"Content-Type": "application/json"}
 USER_AGENT = f"drift-async/{__version__}"
 
@@ -78,7 +79,7 @@ class Connection:
         proxy: Secret | None = None,
     ) -> None:
         self._origin = origin
-        self._token = token
+        self._authorization = "" if token is None else f"Bearer {token.reveal()}"
         self._limits = limits
         self._watch = Watch()
         self._session = aiohttp.ClientSession(
@@ -125,9 +126,7 @@ class Connection:
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind
-        bearer = "" if self._token is None else f"Bearer {self._token.reveal()}"
-        attempt = self._watch.begin(now, until, bearer)
-        del bearer
+        attempt = self._watch.begin(now, until, self._authorization)
         try:
             response = await self._send(
                 endpoint.method,
@@ -135,6 +134,8 @@ class Connection:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
+                # A POST without a body would be said to hold octets.
+                skip_auto_headers=_NO_TYPE if body is None and endpoint.method != "GET" else None,
             )
             status, got = response.status, response.headers
             if sink is None or not 200 <= status < 300:

@@ -45,8 +45,12 @@ def loads(body: bytes) -> Any:
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
-        if _fast_loads is not None and not _has_long_digits(body):
-            return _fast_loads(body)
+        if _fast_loads is not None:
+            # Of 19 digits in a row every third byte makes six. That look clears most bodies in a
+            # tenth of the parser's time; the expression alone takes four times the parser's.
+            thirds = body[::3].translate(_DIGITS_AS_ZEROS)
+            if b"000000" not in thirds or not _LONG_DIGITS.search(body):
+                return _fast_loads(body)
         value = _DECODER.decode(body.decode())
         if b"\\u" in body and _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
@@ -65,12 +69,6 @@ def _finite(digits: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-
-
-def _has_long_digits(body: bytes) -> bool:
-    # Of 19 digits in a row every third byte makes six. That look clears most bodies in a tenth of
-    # the parser's time; the expression alone takes four times as long as the parser.
-    return b"000000" in body[::3].translate(_DIGITS_AS_ZEROS) and bool(_LONG_DIGITS.search(body))
 
 
 def _depth_over(body: bytes) -> bool:
