@@ -143,7 +143,8 @@ class Connection:
                 if length is not None and int(length) > self._limits.max_body:
                     raise TooLargeError(f"a body of {length} bytes, over {self._limits.max_body}")
                 if length is not None and CONTENT_ENCODING not in got:
-                    content = await response.read()
+                    # Not response.read(), which goes on to wait for what is over by then.
+                    content = await response.content.read()
                 else:
                     content = await self._read_chunks(response)
             else:

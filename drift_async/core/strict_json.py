@@ -39,9 +39,8 @@ _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
 def loads(body: bytes) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
-    # Cutting at brackets is the fastest way to see that there are too few to nest too deep.
-    braces = len(body.split(b"{", MAX_DEPTH + 1)) - 1
-    if braces + len(body.split(b"[", MAX_DEPTH + 1)) - 1 > MAX_DEPTH and _depth_over(body):
+    brackets = body.translate(_AS_ARRAYS, _NOT_BRACKETS)
+    if len(brackets) > MAX_DEPTH and _depth_over(body, brackets):
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
@@ -71,9 +70,9 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
-def _depth_over(body: bytes) -> bool:
+def _depth_over(body: bytes, brackets: bytes) -> bool:
     """Tell whether brackets nest too deep, at the speed of C and without recursion."""
-    if _nests_within(body.translate(_AS_ARRAYS, _NOT_BRACKETS)):
+    if _nests_within(brackets):
         return False
     # Brackets inside of texts may have misled it.
     return not _nests_within(_STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS))
