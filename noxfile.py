@@ -116,4 +116,4 @@ def slow(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against the peers; exits 1 when a target is missed. Not part of the default."""
     session.install("-e", ".", *GROUPS["bench"])
-    session.run("python", "benchmarks/overhead.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.overhead", *session.posargs)
