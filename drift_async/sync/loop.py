@@ -8,6 +8,7 @@ collected, or at interpreter exit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -229,16 +230,13 @@ class Thread:
             coroutine.close()
             raise WrongLoopError("a blocking call was made on the client's own loop thread")
         call = Call(coroutine)
-        self._calls.append(call)
-        if not self._awake:
-            self._awake = True
-            try:
-                self._loop.call_soon_threadsafe(self._start)
-            except RuntimeError:  # the loop is closed
-                self._stopped = True
-        if self._stopped:
-            self._refuse_waiting()
         try:
+            self._calls.append(call)
+            if not self._awake:
+                self._awake = True
+                self._wake()
+            if self._stopped:
+                self._refuse_waiting()
             if bound is not None and not call.wait(bound):
                 raise TimeoutError
             # Windows cannot interrupt an endless wait.
@@ -246,7 +244,8 @@ class Thread:
                 pass
         except BaseException as stop:
             # Ctrl-C must not leave the request running.
-            self._loop.call_soon_threadsafe(call.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(call.cancel)
             call.wait(INTERRUPT_BOUND)
             for note in call.notes():
                 stop.add_note(note)
@@ -265,6 +264,12 @@ class Thread:
         """Keep this thread's remains for ever: collected, they would touch the parent's sockets."""
         self._loop.set_exception_handler(lambda loop, context: None)
         _inherited.append(self)
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._start)
+        except RuntimeError:  # the loop is closed
+            self._stopped = True
 
     def _start(self) -> None:
         # Cleared first: who appends after the last look sees it and wakes the loop again.
