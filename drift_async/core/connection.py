@@ -39,19 +39,21 @@ class Limits:
     max_body: int = 32 * 1024 * 1024
 
 
-def _requests(running: Mapping[asyncio.Task[object], Attempt]) -> type[aiohttp.ClientRequest]:
+def _requests(
+    running: Mapping[asyncio.Task[object], Attempt], token: Secret | None
+) -> type[aiohttp.ClientRequest]:
     """Return the requests of one connection, which tell the attempt that is *running*."""
+    authorization = None if token is None else f"Bearer {token.reveal()}"
 
     class Request(aiohttp.ClientRequest):
         # Called once there is a connection, before the first byte is written.
         def send(self, conn: aiohttp.connector.Connection) -> Any:
             task = asyncio.current_task()
             assert task is not None, "only tasks make calls"
-            attempt = running[task]
-            attempt.sent = True
-            # Set here, the token is in no other object.
-            if attempt.authorization:
-                self.headers[AUTHORIZATION] = attempt.authorization
+            running[task].sent = True
+            # Set here, the token is in the headers of no session and of no call.
+            if authorization is not None:
+                self.headers[AUTHORIZATION] = authorization
             return super().send(conn)
 
     return Request
@@ -79,7 +81,6 @@ class Connection:
         proxy: Secret | None = None,
     ) -> None:
         self._origin = origin
-        self._authorization = "" if token is None else f"Bearer {token.reveal()}"
         self._limits = limits
         self._watch = Watch()
         self._session = aiohttp.ClientSession(
@@ -89,7 +90,7 @@ class Connection:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
             trust_env=False,
             proxy=None if proxy is None else proxy.reveal(),
-            request_class=_requests(self._watch.running),
+            request_class=_requests(self._watch.running, token),
         )
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
@@ -126,7 +127,7 @@ class Connection:
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind
-        attempt = self._watch.begin(now, until, self._authorization)
+        attempt = self._watch.begin(now, until)
         try:
             response = await self._send(
                 endpoint.method,

@@ -29,8 +29,8 @@ MAX_BITS = 14_280  # of the longest integer that every Python reads and writes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
-_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_SHAPE = bytes.maketrans(b"123456789{}", b"000000000[]")
+_LONG = b"0" * 19
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -39,17 +39,13 @@ _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
 def loads(body: bytes) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
-    brackets = body.translate(_AS_ARRAYS, _NOT_BRACKETS)
-    if len(brackets) > MAX_DEPTH and _depth_over(body, brackets):
+    shape = body.translate(_SHAPE)  # one pass for both looks: this is read with every reply
+    if shape.count(b"[") > MAX_DEPTH and _depth_over(body):
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
-        if _fast_loads is not None:
-            # Of 19 digits in a row every third byte makes six. That look clears most bodies in a
-            # tenth of the parser's time; the expression alone takes four times the parser's.
-            thirds = body[::3].translate(_DIGITS_AS_ZEROS)
-            if b"000000" not in thirds or not _LONG_DIGITS.search(body):
-                return _fast_loads(body)
+        if _fast_loads is not None and _LONG not in shape:
+            return _fast_loads(body)
         value = _DECODER.decode(body.decode())
         if b"\\u" in body and _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
@@ -70,9 +66,9 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
-def _depth_over(body: bytes, brackets: bytes) -> bool:
+def _depth_over(body: bytes) -> bool:
     """Tell whether brackets nest too deep, at the speed of C and without recursion."""
-    if _nests_within(brackets):
+    if _nests_within(body.translate(_AS_ARRAYS, _NOT_BRACKETS)):
         return False
     # Brackets inside of texts may have misled it.
     return not _nests_within(_STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS))

@@ -15,12 +15,11 @@ TICK = 0.1
 class Attempt:
     """One attempt under way: its limit, and whether anything of it may have left."""
 
-    __slots__ = ("authorization", "cancelling", "expired", "sent", "task", "timer", "until")
+    __slots__ = ("cancelling", "expired", "sent", "task", "timer", "until")
 
-    def __init__(self, task: asyncio.Task[object], until: float, authorization: str) -> None:
+    def __init__(self, task: asyncio.Task[object], until: float) -> None:
         self.task = task
         self.until = until
-        self.authorization = authorization
         self.cancelling = task.cancelling()
         self.sent = False
         self.expired = False
@@ -47,12 +46,12 @@ class Watch:
         self.running: dict[asyncio.Task[object], Attempt] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, now: float, until: float, authorization: str) -> Attempt:
+    def begin(self, now: float, until: float) -> Attempt:
         """Watch an attempt of the running task, from *now* to *until* on the loop's clock."""
         loop = self._loop
         task = asyncio.current_task(loop)
         assert task is not None, "only tasks make calls"
-        attempt = self.running[task] = Attempt(task, until, authorization)
+        attempt = self.running[task] = Attempt(task, until)
         if until - now < 10 * TICK:
             attempt.timer = loop.call_at(until, attempt.expire)
         elif self._timer is None:
@@ -62,7 +61,6 @@ class Watch:
     def end(self, attempt: Attempt) -> None:
         """Watch it no longer."""
         del self.running[attempt.task]
-        attempt.authorization = ""
         if attempt.timer is not None:
             attempt.timer.cancel()
         if attempt.expired:
