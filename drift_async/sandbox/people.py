@@ -47,7 +47,7 @@ def update(call: Call) -> Reply:
     if values.get("availability") not in (None, "AVAILABLE", "OFFLINE"):
         raise bad("availability", "must be AVAILABLE or OFFLINE")
     if "phone" in values and not _PHONE.match(values["phone"]):
-        raise bad("phone", "must look like XXX-XXX-XXXX")
+        raise bad("phone", "must be three, three and four digits with hyphens between")
     kept = {key: value for key, value in row.items() if key not in cleared}
     row = {**kept, **values, "updatedAt": call.now}
     call.store.users[row["id"]] = row
