@@ -43,3 +43,9 @@ async def drift(box: Sandbox, make: Callable[..., Any]) -> AsyncIterator[Any]:
     """An open client of the sandbox, of either face."""
     async with make(box.token, base_url=box.url) as drift:
         yield drift
+
+
+@pytest.fixture
+def loopback() -> str:
+    """An address that nothing listens on."""
+    return "http://127.0.0.1:9"

@@ -76,12 +76,6 @@ def test_a_second_loop_has_to_open_it_anew(loopback: str) -> None:
         second.run(drift.close())
 
 
-@pytest.fixture
-def loopback() -> str:
-    """An address that nothing listens on."""
-    return "http://127.0.0.1:9"
-
-
 @pytest.mark.parametrize("face", FACES)
 def test_a_client_from_the_environment(face: Any) -> None:
     env = {"DRIFT_TOKEN": "from-env", "DRIFT_BASE_URL": "https://drift.example/api/"}

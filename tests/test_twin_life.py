@@ -156,6 +156,7 @@ async def test_it_works_beside_a_running_loop_as_in_a_notebook(box: Sandbox) -> 
         box.env,
         """
         async def cell():
+            asyncio.get_running_loop().slow_callback_duration = 5  # blocks it on purpose
             with Drift.from_env(env) as drift:
                 return len(drift.accounts.all().collect())
         say(asyncio.run(cell()))

@@ -25,8 +25,9 @@ from ..errors import (
 from .connection import Connection
 from .download import Sink
 from .endpoint import Endpoint, Reply
+from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo
 from .rate import Limiter
-from .retry import REFUSED, Failure, Reason, Retry, failure_error, parse_retry_after
+from .retry import REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
 from .secret import Secret
 
 T = TypeVar("T")
@@ -35,9 +36,10 @@ T = TypeVar("T")
 class Live:
     """What exists only while a client is open: connections and background tasks, in one loop."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, hooks: Hooks) -> None:
         self.loop = asyncio.get_running_loop()
         self.connection = connection
+        self.hooks = hooks if hooks.watch_attempts() else None
         self.tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -66,6 +68,8 @@ class Site:
 
     limiters: Mapping[str, Limiter]
     token: Secret | None = None
+    hooks: Hooks = attrs.field(factory=Hooks)
+    quota: Quota = attrs.field(factory=Quota)
     live: Live | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep
@@ -119,30 +123,40 @@ class Caller:
     ) -> Reply:
         """Return the reply of a 2xx status, or raise what stands in its way."""
         site = self.site
-        live = site.use()
+        live = site.live
+        if live is None or live.loop is not asyncio.get_running_loop():
+            live = site.use()  # says why not
         limiter = site.limiters.get(endpoint.budget) or site.limiters["default"]
         began = now = site.clock()
         deadline = self.deadline or began + self.timeout
         tally = None  # most calls need none
         while True:
-            if not limiter.take():
+            if not limiter.free and not limiter.take():
                 tally = tally or Tally(endpoint, site.clock, began)
-                await self._pace(limiter, tally, deadline)
+                deadline = await self._pace(limiter, tally, deadline)
                 now = site.clock()
             if site.live is not live:
                 raise (tally or Tally(endpoint, site.clock, began)).closed()
             until = min(deadline, now + self.attempt_timeout)
-            outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+            if live.hooks is None:
+                outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+            else:
+                tally = tally or Tally(endpoint, site.clock, began)
+                outcome = await _told(tally, live, target, body, now, until, sink)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
+                    if limiter.learns:
+                        limiter.succeeded(now)
+                    if site.quota.left < site.quota.size:
+                        site.quota.give_back(tally.cost if tally else 0)
                     if tally is not None:
                         outcome.attempts += tally.attempts
                     return outcome
             tally = tally or Tally(endpoint, site.clock, began)
             if isinstance(outcome, Reply) and tally.has_deleted(outcome):
                 return outcome
-            verdict = self._verdict(tally, outcome, deadline, limiter)
+            verdict = self._verdict(tally, outcome, deadline, limiter, now)
             if isinstance(verdict, str):
                 break
             await site.sleep(verdict)
@@ -151,27 +165,48 @@ class Caller:
         raise tally.error(outcome, verdict)
 
     def _verdict(
-        self, tally: Tally, outcome: Reply | Failure, deadline: float, limiter: Limiter
+        self, tally: Tally, outcome: Reply | Failure, deadline: float, limiter: Limiter, sent: float
     ) -> float | Reason:
         """Take note of an attempt that failed; return the wait before the next, or why none."""
         tally.note(outcome)
-        asked = tally.retry_after
-        if asked and isinstance(outcome, Reply) and outcome.status in REFUSED:
-            limiter.pause(min(asked, self.retry.max_retry_after))
-        return self.retry.decide(
+        self._teach(limiter, tally, outcome, sent)
+        quota = self.site.quota
+        verdict = self.retry.decide(
             tally.endpoint.effect,
             outcome,
             attempts=tally.attempts,
             left=deadline - self.site.clock(),
-            asked=asked,
+            asked=tally.retry_after,
             chance=self.site.chance(),
         )
+        if isinstance(outcome, Reply) and outcome.status < 500 and verdict == "not_retryable":
+            quota.give_back(tally.cost)  # the service works, and says no
+        if isinstance(verdict, str):
+            return verdict
+        tally.cost = quota.cost(outcome)
+        if not quota.take(tally.cost):
+            return "quota"
+        hooks, name, attempts = self.site.hooks, tally.endpoint.name, tally.attempts
+        hooks.retry(RetryInfo(name, attempts, *_seen(outcome), verdict))
+        return verdict
 
-    async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> None:
+    def _teach(self, limiter: Limiter, tally: Tally, outcome: Reply | Failure, sent: float) -> None:
+        """Let the budget know what became of a request: a refusal concerns all its calls."""
+        if isinstance(outcome, Failure):
+            return
+        if outcome.status in REFUSED:
+            asked = tally.retry_after
+            wait = None if asked is None else min(asked, self.retry.max_retry_after)
+            limiter.refused(sent, wait, teaches=outcome.status == 429)
+        elif limiter.learns:
+            limiter.succeeded(sent)
+
+    async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> float:
+        """Wait for the budget, and return the deadline; raise when it passes meanwhile."""
         try:
             async with asyncio.timeout_at(deadline):
                 await limiter.acquire()
-            return
+            return deadline
         except TimeoutError:
             pass
         raise DeadlineError(
@@ -183,6 +218,39 @@ class Caller:
         )
 
 
+async def _told(
+    tally: Tally,
+    live: Live,
+    target: str,
+    body: bytes | None,
+    now: float,
+    until: float,
+    sink: Sink | None,
+) -> Reply | Failure:
+    """Make an attempt of which the hooks hear."""
+    assert live.hooks is not None
+    name, number = tally.endpoint.name, tally.attempts + 1
+    live.hooks.request(RequestInfo(name, number, len(body or b"")))
+    began = tally.clock()
+    seen: tuple[int | None, str | None] = (None, "cancelled")
+    size, request_id = 0, None
+    try:
+        outcome = await live.connection.attempt(tally.endpoint, target, body, now, until, sink)
+        seen = _seen(outcome)
+        if isinstance(outcome, Reply):
+            size, request_id = len(outcome.body), outcome.headers.get("X-Request-Id")
+        return outcome
+    finally:
+        seconds = tally.clock() - began
+        live.hooks.response(ResponseInfo(name, number, *seen, seconds, size, request_id))
+
+
+def _seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:
+    if isinstance(outcome, Reply):
+        return outcome.status, None
+    return outcome.head, outcome.kind
+
+
 class Tally:
     """What a call has met so far."""
 
@@ -191,6 +259,7 @@ class Tally:
         "attempts",
         "began",
         "clock",
+        "cost",
         "endpoint",
         "request_id",
         "retry_after",
@@ -202,6 +271,7 @@ class Tally:
         self.clock = clock
         self.began = began
         self.attempts = 0
+        self.cost = 0
         self.applied: bool | None = False
         self.status: int | None = None
         self.request_id: str | None = None

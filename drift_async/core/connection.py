@@ -10,23 +10,32 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from http.cookies import BaseCookie, SimpleCookie
+from ipaddress import ip_address
+from typing import Any, cast
 
 import aiohttp
 import attrs
-from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH
+from aiohttp.abc import AbstractResolver
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST
+from multidict import CIMultiDict
 from yarl import URL
 
 from .._version import __version__
 from .download import Sink, TooLargeError
 from .endpoint import Endpoint, Reply
+from .resolver import Resolver
 from .retry import Failure, FailureKind
 from .secret import Secret
 from .watch import Attempt, Watch
 
 _NO_TYPE = ("Content-Type",)
 _JSON = {"Content-Type": "application/json"}
-USER_AGENT = f"drift-async/{__version__}"
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": f"drift-async/{__version__}",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -39,21 +48,40 @@ class Limits:
     max_body: int = 32 * 1024 * 1024
 
 
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Holds no cookies, and does not make an empty jar of them for each request either."""
+
+    _none: BaseCookie[str] = SimpleCookie()
+
+    def filter_cookies(self, request_url: URL) -> BaseCookie[str]:
+        return self._none
+
+
 def _requests(
-    running: Mapping[asyncio.Task[object], Attempt], token: Secret | None
+    running: Mapping[asyncio.Task[object], Attempt], fixed: CIMultiDict[str]
 ) -> type[aiohttp.ClientRequest]:
-    """Return the requests of one connection, which tell the attempt that is *running*."""
-    authorization = None if token is None else f"Bearer {token.reveal()}"
+    """Return the requests of one connection: they carry the *fixed* headers, and tell the attempt
+    that is *running* when they leave.
+
+    Set here, the token is in the headers of no session and of no call. And what is the same each
+    time is copied in one piece: built anew for each request it is 5 % of a call's CPU (measured
+    at 16 in flight).
+    """
 
     class Request(aiohttp.ClientRequest):
+        def update_headers(self, headers: Any) -> None:
+            self.headers = fixed.copy()
+            if headers:
+                self.headers.update(headers)
+
+        def update_auto_headers(self, skip_auto_headers: Any) -> None:
+            self._skip_auto_headers = skip_auto_headers
+
         # Called once there is a connection, before the first byte is written.
         def send(self, conn: aiohttp.connector.Connection) -> Any:
             task = asyncio.current_task()
             assert task is not None, "only tasks make calls"
             running[task].sent = True
-            # Set here, the token is in the headers of no session and of no call.
-            if authorization is not None:
-                self.headers[AUTHORIZATION] = authorization
             return super().send(conn)
 
     return Request
@@ -74,7 +102,7 @@ class Connection:
     def __init__(
         self,
         origin: str,
-        token: Secret | None,
+        authorization: Secret | None,
         limits: Limits,
         *,
         tls: ssl.SSLContext | None = None,
@@ -83,14 +111,23 @@ class Connection:
         self._origin = origin
         self._limits = limits
         self._watch = Watch()
+        self._fixed = CIMultiDict(_HEADERS)
+        self._fixed[HOST] = URL(origin).host_port_subcomponent or ""
+        if authorization is not None:
+            self.authorize(authorization)
+        # Only names have to be looked up, and only that takes a thread.
+        self._resolver = Resolver() if proxy or not _is_address(origin) else None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.max_connections, ssl=tls or True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT},
+            connector=aiohttp.TCPConnector(
+                limit=limits.max_connections,
+                ssl=tls or True,
+                resolver=cast(AbstractResolver | None, self._resolver),
+            ),
+            cookie_jar=_NoCookies(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
             trust_env=False,
             proxy=None if proxy is None else proxy.reveal(),
-            request_class=_requests(self._watch.running, token),
+            request_class=_requests(self._watch.running, self._fixed),
         )
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
@@ -99,10 +136,16 @@ class Connection:
         # costs 5 % of a call's CPU (measured at 64 in flight).
         self._send = self._session._request
 
+    def authorize(self, authorization: Secret) -> None:
+        """Send this value of the Authorization header from now on."""
+        self._fixed[AUTHORIZATION] = authorization.reveal()
+
     async def close(self) -> None:
         """Close all connections."""
         self._watch.close()
         await self._session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
 
     def abandon(self) -> None:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""
@@ -199,6 +242,14 @@ async def _pour(response: aiohttp.ClientResponse, sink: Sink) -> bytes:
     async for chunk in response.content.iter_any():
         await sink.write(chunk)
     return b""
+
+
+def _is_address(origin: str) -> bool:
+    try:
+        ip_address(URL(origin).host or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _named(error: BaseException) -> str:

@@ -56,6 +56,18 @@ class Limiter:
         self._paused_until = -math.inf
         self._queue: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.learns = False
+
+    @property
+    def free(self) -> bool:
+        return not self._interval and not self._queue and self._paused_until == -math.inf
+
+    def succeeded(self, sent_at: float) -> None:
+        pass
+
+    def refused(self, sent_at: float, wait: float | None, *, teaches: bool) -> None:
+        if wait:
+            self.pause(wait)
 
     def take(self) -> bool:
         """Take a slot at once; False if one has to wait for it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -113,6 +113,32 @@ class Retry:
         base = self.throttled_base if throttled else self.base
         wait = max(asked or 0.0, chance * min(self.cap, base * 2.0 ** (attempts - 1)))
         return wait if wait < left else "deadline"
+
+
+@attrs.define
+class Quota:
+    """What a client may spend on trying again, so that an outage fails fast.
+
+    A retry costs, a success pays back what its call spent last (or 1), up to ``size``.
+    """
+
+    size: ClassVar[int] = 500
+    left: int = size
+
+    def cost(self, outcome: Reply | Failure) -> int:
+        """Return the price of a retry after *outcome*: a refusal is cheaper than a breakdown."""
+        return 5 if isinstance(outcome, Reply) and outcome.status in REFUSED else 14
+
+    def take(self, cost: int) -> bool:
+        """Spend *cost*; False if there is not so much left."""
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
+
+    def give_back(self, cost: int) -> None:
+        """Take note of a success, before which the call's last retry has cost so much."""
+        self.left = min(self.size, self.left + (cost or 1))
 
 
 _SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..core.codec import (
         to_json as to_json,
     )
+    from ..core.hooks import RequestInfo as RequestInfo
+    from ..core.hooks import ResponseInfo as ResponseInfo
+    from ..core.hooks import RetryInfo as RetryInfo
     from ..core.inputs import UNSET as UNSET
     from ..core.inputs import Unset as Unset
     from ..core.pager import Page as Page

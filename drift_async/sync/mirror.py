@@ -19,6 +19,7 @@ import attrs
 PACKAGE = Path(__file__).parent.parent
 
 SOURCES = {
+    "life": ("core/life.py", "Client"),
     "client": ("client.py", "Drift"),
     "accounts": ("resources/accounts.py", "Accounts"),
     "app": ("resources/app.py", "App"),
@@ -106,9 +107,13 @@ def _render(source: Source, name: str) -> str:
 def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
     methods = [item for item in node.body if isinstance(item, Function)]
     init = next((item for item in methods if item.name == "__init__"), None)
-    yield f"class {node.name}:"
+    bases = [item.id for item in node.bases if isinstance(item, ast.Name) and item.id in GROUPS]
+    yield f"class {node.name}({', '.join(bases)}):" if bases else f"class {node.name}:"
     yield from _docstring(node, "    ")
     yield ""
+    if bases:
+        yield f"    _core: _async.{node.name}"
+        yield ""
     yield from _construction(source, node, init)
     for method in methods:
         if not method.name.startswith("_") or method.name in DUNDERS:
@@ -296,7 +301,7 @@ def _imports(source: Source, bodies: str) -> str:
     tree = ast.parse(bodies)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    bound = {"self", "core", "loop", "Loop", "cls", "view", "_async", *dir(builtins)}
+    bound = {"self", "core", "_core", "loop", "Loop", "cls", "view", "_async", *dir(builtins)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     wanted: dict[tuple[int, str], set[str]] = {}
     for name in used - own - bound:

@@ -1,0 +1,112 @@
+"""What a client tells of its calls: plain callables of the user's, and the standard log.
+
+Records and log lines hold the row's template, never the filled URL, no header and no body: these
+carry secrets and personal data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+from ..errors import InputError
+
+R = TypeVar("R")
+
+log = logging.getLogger("drift_async")
+
+
+@attrs.frozen
+class RequestInfo:
+    """A request is about to be sent: ``operation`` such as ``GET /contacts/{contact_id}``, number
+    of the ``attempt`` from 1, ``size`` of the body in bytes."""
+
+    operation: str
+    attempt: int
+    size: int
+
+
+@attrs.frozen
+class ResponseInfo:
+    """An attempt is over, after ``seconds``.
+
+    ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
+    as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
+    """
+
+    operation: str
+    attempt: int
+    status: int | None
+    error: str | None
+    seconds: float
+    size: int
+    request_id: str | None
+
+
+@attrs.frozen
+class RetryInfo:
+    """There will be another attempt, ``wait`` seconds from now; ``attempt`` is the one that failed,
+    with this ``status`` or ``error``."""
+
+    operation: str
+    attempt: int
+    status: int | None
+    error: str | None
+    wait: float
+
+
+@attrs.frozen(kw_only=True)
+class Hooks:
+    """The callables of a client. They run on its event loop, so they must not block."""
+
+    on_request: Callable[[RequestInfo], object] | None = None
+    on_response: Callable[[ResponseInfo], object] | None = None
+    on_retry: Callable[[RetryInfo], object] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("on_request", "on_response", "on_retry"):
+            if not callable(getattr(self, name) or print):
+                raise InputError(name, "must be callable")
+
+    def watch_attempts(self) -> bool:
+        """Tell whether anybody wants to hear of each attempt."""
+        heard = self.on_request is not None or self.on_response is not None
+        return heard or log.isEnabledFor(logging.DEBUG)
+
+    def request(self, info: RequestInfo) -> None:
+        """Tell that a request is about to be sent."""
+        _tell(self.on_request, info)
+
+    def response(self, info: ResponseInfo) -> None:
+        """Tell what came of it."""
+        log.debug(
+            "%s: attempt %d: %s after %.3f s",
+            info.operation,
+            info.attempt,
+            info.status or info.error,
+            info.seconds,
+        )
+        _tell(self.on_response, info)
+
+    def retry(self, info: RetryInfo) -> None:
+        """Tell that there will be another attempt."""
+        log.info(
+            "%s: attempt %d: %s; again in %.3f s",
+            info.operation,
+            info.attempt,
+            info.status or info.error,
+            info.wait,
+        )
+        _tell(self.on_retry, info)
+
+
+def _tell(hook: Callable[[R], object] | None, info: R) -> None:
+    if hook is not None:
+        try:
+            hook(info)
+        except Exception:
+            # A call must not fail because of who watches it.
+            log.exception("a hook failed on %s", type(info).__name__)
