@@ -20,6 +20,8 @@ from .core.strict_json import dumps, plain
 from .errors import CredentialsError, InputError
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from .resources.accounts import Accounts
     from .resources.app import App
     from .resources.contacts import Contacts
@@ -67,7 +69,8 @@ class Drift(Client):
     ``on_request``, ``on_response`` and ``on_retry`` are plain callables that get one record of
     each attempt; they run on the client's event loop and must not block. The logger
     ``drift_async`` tells of retries at INFO; of each attempt at DEBUG, if that level is set when
-    the client is opened.
+    the client is opened. With a ``tracer_provider`` of OpenTelemetry (extra ``otel``) each call
+    is a client span, and its retries are events in it.
 
     >>> async with Drift("token") as drift:
     ...     contact = await drift.contacts.get(7)
@@ -104,6 +107,7 @@ class Drift(Client):
         on_request: Callable[[RequestInfo], object] | None = None,
         on_response: Callable[[ResponseInfo], object] | None = None,
         on_retry: Callable[[RetryInfo], object] | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._set_up(
             base_url=base_url,
@@ -120,6 +124,7 @@ class Drift(Client):
             on_request=on_request,
             on_response=on_response,
             on_retry=on_retry,
+            tracer_provider=tracer_provider,
             token=None if token is None else token_secret("token", token),
             budgets={"reports": Rate(per_second=1.0)},  # documented: 60 a minute
             max_pages=max_pages,

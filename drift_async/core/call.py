@@ -113,15 +113,22 @@ class Caller:
         """Start a background task that ends with the client."""
         return self.site.use().spawn(work)
 
-    async def send(
+    def send(
         self,
         endpoint: Endpoint[Any],
         target: str,
         body: bytes | None = None,
         *,
         sink: Sink | None = None,
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """Return the reply of a 2xx status, or raise what stands in its way."""
+        call = self._call(endpoint, target, body, sink)
+        spans = self.site.hooks.spans
+        return call if spans is None else spans.around(endpoint.name, call)
+
+    async def _call(
+        self, endpoint: Endpoint[Any], target: str, body: bytes | None, sink: Sink | None
+    ) -> Reply:
         site = self.site
         live = site.live
         if live is None or live.loop is not asyncio.get_running_loop():

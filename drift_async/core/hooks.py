@@ -7,12 +7,15 @@ carry secrets and personal data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .endpoint import Reply
 
 R = TypeVar("R")
 
@@ -58,6 +61,13 @@ class RetryInfo:
     wait: float
 
 
+class Spans(Protocol):
+    """Makes a span of each call, as `drift_async.core.spans.OpenTelemetry` does."""
+
+    async def around(self, operation: str, call: Coroutine[Any, Any, Reply]) -> Reply: ...
+    def retry(self, info: RetryInfo) -> None: ...
+
+
 @attrs.frozen(kw_only=True)
 class Hooks:
     """The callables of a client. They run on its event loop, so they must not block."""
@@ -65,6 +75,7 @@ class Hooks:
     on_request: Callable[[RequestInfo], object] | None = None
     on_response: Callable[[ResponseInfo], object] | None = None
     on_retry: Callable[[RetryInfo], object] | None = None
+    spans: Spans | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("on_request", "on_response", "on_retry"):
@@ -101,6 +112,8 @@ class Hooks:
             info.wait,
         )
         _tell(self.on_retry, info)
+        if self.spans is not None:
+            self.spans.retry(info)
 
 
 def _tell(hook: Callable[[R], object] | None, info: R) -> None:

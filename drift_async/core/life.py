@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 from urllib.parse import urlsplit
 
 import attrs
@@ -13,11 +13,14 @@ import attrs
 from ..errors import ClosedError, InputError
 from .call import Caller, Live, Site
 from .connection import Connection, Limits
-from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo
+from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import number, text, whole
 from .rate import Limiter, Rate, RateState
 from .retry import Retry
 from .secret import Secret
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -39,6 +42,7 @@ class CommonSettings(TypedDict, total=False):
     on_request: Callable[[RequestInfo], object] | None
     on_response: Callable[[ResponseInfo], object] | None
     on_retry: Callable[[RetryInfo], object] | None
+    tracer_provider: TracerProvider | None
 
 
 class Client:
@@ -68,6 +72,7 @@ class Client:
         on_request: Callable[[RequestInfo], object] | None,
         on_response: Callable[[ResponseInfo], object] | None,
         on_retry: Callable[[RetryInfo], object] | None,
+        tracer_provider: TracerProvider | None,
         token: Secret | None = None,
         budgets: Mapping[str, Rate] | None = None,
         max_pages: int = 1,
@@ -86,7 +91,12 @@ class Client:
             Site(
                 {name: Limiter(rate) for name, rate in rates.items()},
                 token,
-                hooks=Hooks(on_request=on_request, on_response=on_response, on_retry=on_retry),
+                hooks=Hooks(
+                    on_request=on_request,
+                    on_response=on_response,
+                    on_retry=on_retry,
+                    spans=_spans(tracer_provider, self._origin),
+                ),
             ),
             timeout=number("timeout", timeout, above=0),
             retry=retry or Retry(),
@@ -202,3 +212,11 @@ def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLCon
     if tls.verify_mode != ssl.CERT_REQUIRED or not tls.check_hostname:
         raise InputError("tls", "must verify certificates and host names")
     return tls
+
+
+def _spans(provider: TracerProvider | None, origin: str) -> Spans | None:
+    if provider is None:
+        return None
+    from .spans import OpenTelemetry
+
+    return OpenTelemetry(provider, origin)

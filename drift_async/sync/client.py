@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .. import client as _async
 from ..client import BASE_URL, Settings
@@ -28,6 +28,9 @@ from .scim import Scim
 from .teams import Teams
 from .users import Users
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 
 class Drift(Client):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
@@ -47,7 +50,8 @@ class Drift(Client):
     ``on_request``, ``on_response`` and ``on_retry`` are plain callables that get one record of
     each attempt; they run on the client's event loop and must not block. The logger
     ``drift_async`` tells of retries at INFO; of each attempt at DEBUG, if that level is set when
-    the client is opened.
+    the client is opened. With a ``tracer_provider`` of OpenTelemetry (extra ``otel``) each call
+    is a client span, and its retries are events in it.
 
     >>> with Drift("token") as drift:
     ...     contact = drift.contacts.get(7)
@@ -74,6 +78,7 @@ class Drift(Client):
         on_request: Callable[[RequestInfo], object] | None = None,
         on_response: Callable[[ResponseInfo], object] | None = None,
         on_retry: Callable[[RetryInfo], object] | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         core = _async.Drift(
             token,
@@ -92,6 +97,7 @@ class Drift(Client):
             on_request=on_request,
             on_response=on_response,
             on_retry=on_retry,
+            tracer_provider=tracer_provider,
         )
         self._attach(core, Loop(core))
 

@@ -52,6 +52,7 @@ from __future__ import annotations
 WIDTH = 100
 DUNDERS = ("__aenter__", "__aexit__", "__repr__")
 MODULE = -1  # stands for "import x" where a number of dots stands for "from ..x import y"
+GUARDED = -2  # stands for "from x import y" that only type checkers see
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -312,12 +313,19 @@ def _imports(source: Source, bodies: str) -> str:
     lines = [f"import {module}" for (level, module) in sorted(wanted) if level == MODULE]
     foreign: list[str] = []
     ours: list[str] = []
+    guarded: list[str] = []
     for (level, module), names in sorted(wanted.items(), key=lambda item: (-item[0][0], item[0])):
         line = _import(f"from {'.' * level}{module} import ", sorted(names, key=_sort_key))
-        if level != MODULE:
+        if level == GUARDED:
+            guarded.append(f"    {line}")
+        elif level != MODULE:
             (ours if level else foreign).append(line)
+    if guarded:
+        wanted_for = "from typing import TYPE_CHECKING, "
+        foreign = [line.replace("from typing import ", wanted_for) for line in foreign]
+        guarded = ["", "if TYPE_CHECKING:", *guarded]
     lines += foreign
-    return "\n".join([*lines, "", *ours] if lines else ours) + "\n"
+    return "\n".join([*lines, "", *ours, *guarded] if lines else ours) + "\n"
 
 
 def _import(begin: str, names: list[str]) -> str:
@@ -340,10 +348,11 @@ def _home(source: Source, name: str) -> tuple[int, str]:
         return 1, GROUPS[name]
     if name == "Self":
         return 0, "typing"
+    guarded = [node for top in source.tree.body if isinstance(top, ast.If) for node in top.body]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ImportFrom) and any(name == item.name for item in node.names):
             if node.level == 0:
-                return 0, node.module or ""
+                return GUARDED if node in guarded else 0, node.module or ""
             # One dot is the source's own folder, two the one above; the twin is one below the root.
             folder = source.module.split(".")[:-1]
             home = folder[: len(folder) - node.level + 1] + (node.module or "").split(".")
