@@ -10,6 +10,7 @@ import pytest
 
 from drift_async import (
     ConnectError,
+    ConnectionLostError,
     Drift,
     InputError,
     NotFoundError,
@@ -140,6 +141,16 @@ async def test_a_cancelled_attempt_is_told_too(box: Sandbox) -> None:
 async def test_a_hook_has_to_be_callable(make: Any, name: str) -> None:
     with pytest.raises(InputError, match=name):
         make("t", **{name: "print"})
+
+
+@pytest.mark.slow
+async def test_ten_thousand_calls_into_an_outage_stay_within_the_quota(make: Any) -> None:
+    calls = 10_000
+    async with Server(None) as server, make("t", base_url=server.url, retry=Retry(base=0)) as drift:
+        for _ in range(calls):
+            with pytest.raises(ConnectionLostError):
+                await drift.request("GET", "/x")
+        assert calls <= len(server.got) <= calls + 500 // 14
 
 
 async def test_an_outage_is_not_multiplied_and_the_quota_comes_back(make: Any) -> None:
