@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from drift_async import (
     CredentialsError,
     DeadlineError,
     Drift,
+    InputError,
     NotFoundError,
     Rate,
     Retry,
@@ -230,3 +232,19 @@ async def test_many_calls_at_once_use_at_most_the_allowed_connections(box: Sandb
         connector = live.connection._session.connector
         assert connector is not None
         assert sum(map(len, connector._conns.values())) <= 4
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_context_that_checks_nothing_is_refused_but_by_a_frightening_name(face: Any) -> None:
+    blind = ssl.create_default_context()
+    blind.check_hostname = False
+    by_name = ssl.create_default_context()
+    by_name.check_hostname = False
+    blind.verify_mode = ssl.CERT_NONE
+    for context in (blind, by_name, True, "ca.pem"):
+        with pytest.raises(InputError, match="tls"):
+            face("t", tls=context)
+    face("t", tls=ssl.create_default_context())
+    face("t", tls=blind, dangerously_accept_any_certificate=True)
+    with pytest.raises(InputError, match="dangerously_accept_any_certificate"):
+        face("t", tls=blind, dangerously_accept_any_certificate="yes")

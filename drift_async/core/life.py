@@ -14,7 +14,7 @@ from ..errors import ClosedError, InputError
 from .call import Caller, Live, Site
 from .connection import Connection, Limits
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
-from .inputs import number, text, whole
+from .inputs import flag, number, text, whole
 from .rate import Limiter, Rate, RateState
 from .retry import Retry
 from .secret import Secret
@@ -207,7 +207,7 @@ def _origin(base_url: str) -> str:
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:
     if not isinstance(tls, ssl.SSLContext | None):
         raise InputError("tls", "must be an ssl.SSLContext")
-    if any_certificate or tls is None:
+    if flag("dangerously_accept_any_certificate", any_certificate) or tls is None:
         return tls
     if tls.verify_mode != ssl.CERT_REQUIRED or not tls.check_hostname:
         raise InputError("tls", "must verify certificates and host names")
