@@ -79,6 +79,7 @@ ROUTE_ONLY = {
     "contacts.remove_tags",
     "reports.conversation_summary",
 }
+ELSEWHERE = ("events.", "segmentstream.")  # what other clients than `Drift` call
 WITHOUT_OPERATION = {"conversations.download_attachment", "contacts.upsert"}  # built on others
 SHARED = json.loads((Path(__file__).parent / "sandbox/operations.json").read_text("utf-8"))
 GROUPS = {name: type(getattr(drift_async.Drift("token"), name)) for name in client.GROUPS}
@@ -115,6 +116,7 @@ def test_the_sandbox_answers_every_operation_and_has_the_same_table() -> None:
     routes = {
         one.name: [one.method, re.sub(r"\{\w+\}", "{}", one.path), one.budget, one.scope or "-"]
         for one in Sandbox().operations
+        if not one.name.startswith(ELSEWHERE)
     }
     assert routes.keys() == EXPECTED.keys() | ROUTE_ONLY
     for name, (method, path, _, budget, scope, *_) in EXPECTED.items():
@@ -131,6 +133,7 @@ def test_the_list_of_operations_for_the_sandbox_agrees() -> None:
             one["envelope"] or "none",
         ]
         for one in SHARED
+        if not one["operation"].startswith(ELSEWHERE)
     }
     assert listed.keys() == EXPECTED.keys() | ROUTE_ONLY
     for name, (method, path, effect, _, scope, envelope, _) in EXPECTED.items():

@@ -1,6 +1,7 @@
-"""A stand-in for the Drift API on localhost, for tests and for trying things out."""
+"""A stand-in for Drift and SegmentStream on localhost, for tests and for trying things out."""
 
+from .events import Event, EventCounts
 from .routes import Operation
 from .server import Sandbox, Seen
 
-__all__ = ["Operation", "Sandbox", "Seen"]
+__all__ = ["Event", "EventCounts", "Operation", "Sandbox", "Seen"]

@@ -1,6 +1,7 @@
 """`python -m drift_async.sandbox`: the sandbox as a process.
 
-Prints one line of JSON with `url`, `token` and `org_id` when it listens; logs to stderr.
+Prints one line of JSON when it listens, with the URLs, tokens and the organisation's id that a
+client needs; logs to stderr.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--token", default="sandbox-token")
     parser.add_argument("--rate", type=float, help="calls a second for each token")
+    parser.add_argument("--segmentstream-token", default="sandbox-stream", metavar="TOKEN")
+    parser.add_argument("--event-rate", type=float, help="calls a second for each event API")
     parser.add_argument("--burst", type=int, default=1)
     for name, count in (
         ("contacts", 100),
@@ -34,6 +37,7 @@ def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
         ("meetings", 20),
         ("org-id", 123_458),
         ("keep", 10_000),
+        ("keep-events", 100_000),
     ):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--attachment-size", type=int, default=4096, metavar="BYTES")
@@ -52,7 +56,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     async with Sandbox(**vars(arguments)) as box:
-        print(json.dumps({"url": box.url, "token": box.token, "org_id": box.org_id}), flush=True)
+        names = ("url", "token", "org_id", "segmentstream_url", "segmentstream_token")
+        print(json.dumps({name: getattr(box, name) for name in names}), flush=True)
         LOG.info("listening on %s", box.url)
         await stop.wait()
         LOG.info("stopping after %d requests", box.count)

@@ -6,8 +6,12 @@ import base64
 import binascii
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import attrs
 
 from .call import Json, Refusal, Reply, bad, listed, mapped, parse, text
+from .events import APIS
 
 if TYPE_CHECKING:
     from .server import Sandbox
@@ -17,7 +21,7 @@ WHOLE: Final = ("status", "short", "times", "skip")
 OTHERS: Final = ("operation", "headers", "body", "cut", "reset", "raw", "apply")
 
 
-def _requests(box: Sandbox, body: bytes) -> Reply:
+def _requests(box: Sandbox, given: Json) -> Reply:
     rows = [
         {
             "method": one.method,
@@ -33,7 +37,13 @@ def _requests(box: Sandbox, body: bytes) -> Reply:
     return Reply({"count": box.count, "requests": rows})
 
 
-def _forget(box: Sandbox, body: bytes) -> Reply:
+def _events(box: Sandbox, given: Json) -> Reply:
+    events = box.events(given.get("api"), given.get("user"))
+    counts = {api: attrs.asdict(box.event_counts(api)) for api in APIS}
+    return Reply({"counts": counts, "events": [attrs.asdict(one) for one in events]})
+
+
+def _forget(box: Sandbox, given: Json) -> Reply:
     box.forget()
     return Reply(status=204)
 
@@ -67,37 +77,30 @@ def _checked(given: Json) -> Json:
     return given
 
 
-def _fail(box: Sandbox, body: bytes) -> Reply:
-    given = _checked(mapped(parse(body), "body"))
-    operation = text(given.pop("operation", None), "operation")
-    try:
-        box.fail(operation, **given)
-    except ValueError as error:
-        raise Refusal(400, str(error)) from error
+def _fail(box: Sandbox, given: Json) -> Reply:
+    given = _checked(given)
+    box.fail(text(given.pop("operation", None), "operation"), **given)
     return Reply({}, 201)
 
 
-def _heal(box: Sandbox, body: bytes) -> Reply:
+def _heal(box: Sandbox, given: Json) -> Reply:
     box.heal()
     return Reply(status=204)
 
 
-def _token(box: Sandbox, body: bytes) -> Reply:
-    given = mapped(parse(body), "body")
+def _token(box: Sandbox, given: Json) -> Reply:
     token, scopes, expires = given.get("token"), given.get("scopes"), given.get("expires")
     if scopes is not None:
         scopes = [text(one, f"scopes[{i}]") for i, one in enumerate(listed(scopes, "scopes"))]
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
         raise bad("expires", "must be a number of seconds")
-    try:
-        box.add_token(text(token, "token"), scopes, expires=expires)
-    except ValueError as error:
-        raise Refusal(400, str(error)) from error
+    box.add_token(text(token, "token"), scopes, expires=expires)
     return Reply({}, 201)
 
 
-ROUTES: Final[dict[str, dict[str, Callable[[Any, bytes], Reply]]]] = {
+ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply]]]] = {
     "/_sandbox/requests": {"GET": _requests, "DELETE": _forget},
+    "/_sandbox/events": {"GET": _events, "DELETE": _forget},
     "/_sandbox/faults": {"POST": _fail, "DELETE": _heal},
     "/_sandbox/tokens": {"POST": _token},
 }
@@ -105,13 +108,17 @@ ROUTES: Final[dict[str, dict[str, Callable[[Any, bytes], Reply]]]] = {
 
 def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
     """Answer one control request."""
-    methods = ROUTES.get(path.partition("?")[0].removesuffix("/"))
+    path, _, query = path.partition("?")
+    methods = ROUTES.get(path.removesuffix("/"))
     if methods is None:
         return Refusal(404, "no such control path").reply(scim=False)
     if method not in methods:
         headers = [("Allow", ", ".join(methods))]
         return Refusal(405, "no such method here", headers=headers).reply(scim=False)
     try:
-        return methods[method](box, body)
+        given = mapped(parse(body), "body") if method == "POST" else dict(parse_qsl(query))
+        return methods[method](box, given)
     except Refusal as refusal:
         return refusal.reply(scim=False)
+    except ValueError as error:  # what a method of the sandbox says of its arguments
+        return Refusal(400, str(error)).reply(scim=False)

@@ -1,4 +1,4 @@
-"""Rate limits: a leaky bucket for each token, and a window for the report calls."""
+"""Rate limits: a leaky bucket for each token and event API, and a window for the report calls."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ WINDOW: Final = 60.0
 class Limits:
     """Decides whether a call may pass. Times are seconds of one monotonic clock."""
 
-    def __init__(self, rate: float | None, burst: int) -> None:
-        self._rate = rate
+    def __init__(self, rate: float | None, event_rate: float | None, burst: int) -> None:
+        self._rates = {"default": rate, "events": event_rate, "segmentstream": event_rate}
         self._burst = burst
         self._free_at: dict[str, float] = {}
         self._reports: defaultdict[str, deque[float]] = defaultdict(deque)
@@ -23,13 +23,15 @@ class Limits:
         """Take the call into account and return 0, or return whole seconds to wait."""
         if budget == "reports":
             return self._report(token, clock)
-        if self._rate is None:
+        rate = self._rates[budget]
+        if rate is None:
             return 0
-        free_at = max(self._free_at.get(token, clock), clock)
-        early = free_at - clock - (self._burst - 1) / self._rate
+        key = token or budget
+        free_at = max(self._free_at.get(key, clock), clock)
+        early = free_at - clock - (self._burst - 1) / rate
         if early > 1e-9:
             return max(1, math.ceil(early - 1e-9))
-        self._free_at[token] = free_at + 1 / self._rate
+        self._free_at[key] = free_at + 1 / rate
         return 0
 
     def _report(self, token: str, clock: float) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from . import accounts, contacts, conversations, messages, org, people, reports, scim
+from . import accounts, contacts, conversations, events, messages, org, people, reports, scim
 from .call import Call, Reply
 
 Handler = Callable[[Call], Reply]
@@ -18,7 +18,7 @@ class Operation:
     """One row: dotted name, method, path template, needed scope (None: any token).
 
     `budget` is the rate limit it counts against. `when` is the query key that tells two rows
-    of one path apart.
+    of one path apart. `open` rows are answered without a bearer token.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Operation:
     handle: Handler = attrs.field(repr=False)
     budget: str
     when: str | None = attrs.field(repr=False)
+    open: bool = attrs.field(repr=False)
 
 
 # Name, method, path, scope (- for none), and the handler where it is not called like the row.
@@ -80,16 +81,29 @@ scim.get                     GET    /scim/Users/{id} -
 scim.replace                 PUT    /scim/Users/{id} -
 scim.update                  PATCH  /scim/Users/{id} -
 scim.delete                  DELETE /scim/Users/{id} -
+events.identify              POST   /identify -
+events.identify_many         POST   /identify/multi -
+events.track                 POST   /track -
+events.track_many            POST   /track/multi -
+segmentstream.track          POST   /segmentstream/track - events.hit
 """
 _MODULES: Final = {
     module.__name__.rpartition(".")[2]: module
-    for module in (accounts, contacts, conversations, messages, org, people, reports, scim)
+    for module in (
+        *(accounts, contacts, conversations, events, messages),
+        *(org, people, reports, scim),
+    )
 }
 _WHEN: Final = {"contacts.find_by_external_id": "idType", "users.get_many": "userId"}
 
 
+_BUDGETS: Final = ("reports", "events", "segmentstream")
+_OPEN: Final = ("events", "segmentstream")
+
+
 def _operation(line: str) -> Operation:
     name, method, path, scope, *handler = line.split()
+    group = name.partition(".")[0]
     module, _, function = (handler or [name])[0].partition(".")
     return Operation(
         name,
@@ -97,8 +111,9 @@ def _operation(line: str) -> Operation:
         path,
         None if scope == "-" else scope,
         getattr(_MODULES[module], function),
-        "reports" if module == "reports" else "default",
+        group if group in _BUDGETS else "default",
         _WHEN.get(name),
+        group in _OPEN or name == "app.token_info",
     )
 
 

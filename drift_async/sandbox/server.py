@@ -12,6 +12,7 @@ from aiohttp import web
 
 from . import control
 from .call import MAX_BODY, Call, Refusal, Reply, Token
+from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
 from .routes import OPERATIONS, SCOPES, Match, Operation, match
@@ -37,17 +38,18 @@ class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 
     >>> async with Sandbox(contacts=3) as box:
-    ...     box.env  # DRIFT_TOKEN and DRIFT_BASE_URL
+    ...     box.env  # DRIFT_TOKEN, DRIFT_BASE_URL and those of the event clients
 
     The counts say how many rows of each kind are there from the start; rows are made when asked
     for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
     number 1 has at least 130. `rate` (calls a second for each token) and `burst` set the limit;
-    without `rate` only the report calls are limited. `now` is the wall clock, `clock` the
-    monotonic one, both in seconds. `strict` refuses the listing of contacts without a query;
+    without `rate` only the report calls are limited. `event_rate` limits each event API. `now` is
+    the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the listing of
+    contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
     `client_id` and `client_secret` are the pair that uninstalls the app. `seen` keeps the last
-    `keep` requests.
+    `keep` requests, `events` the last `keep_events` events (0: only their counts).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str = "sandbox-token",
+        segmentstream_token: str = "sandbox-stream",
         org_id: int = 123_458,
         contacts: int = 100,
         conversations: int = 50,
@@ -67,6 +70,7 @@ class Sandbox:
         attachment_size: int = 4096,
         rate: float | None = None,
         burst: int = 1,
+        event_rate: float | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
@@ -76,22 +80,23 @@ class Sandbox:
         client_id: str = "sandbox-client",
         client_secret: str = "sandbox-secret",
         keep: int = 10_000,
+        keep_events: int = 100_000,
     ) -> None:
         counts = contacts, conversations, messages, accounts, playbooks, meetings, attachment_size
-        if min(counts) < 0 or users < 1 or keep < 1 or burst < 1:
+        if min(*counts, keep_events) < 0 or users < 1 or keep < 1 or burst < 1:
             raise ValueError("counts must not be negative; users, keep and burst at least 1")
-        if rate is not None and not rate > 0:
-            raise ValueError("rate must be above 0, or None for no limit")
+        if any(one is not None and not one > 0 for one in (rate, event_rate)):
+            raise ValueError("rate and event_rate must be above 0, or None for no limit")
         if denied_status not in (401, 403):
             raise ValueError("denied_status must be 401 or 403")
-        self._token = token
+        self._token, self._segmentstream_token = token, segmentstream_token
         self._org_id = org_id
         self._count = 0
         self._address = host, port
         self._now, self._clock = now, clock
         self._denied = denied_status
         self._keep = keep
-        self._limits = Limits(rate, burst)
+        self._limits = Limits(rate, event_rate, burst)
         self._faults = Faults()
         self._seen: dict[int, Seen] = {}
         self._lock = threading.Lock()
@@ -115,6 +120,8 @@ class Sandbox:
             client=(client_id, client_secret),
             erase_delay=erase_delay,
             today=int(now()) // 3600 * 3_600_000,
+            events=EventLog(keep_events),
+            streams={segmentstream_token},
         )
         self.add_token(token)
 
@@ -166,6 +173,16 @@ class Sandbox:
         return self._token
 
     @property
+    def segmentstream_url(self) -> str:
+        """The base URL of SegmentStream."""
+        return f"{self.url}/segmentstream"
+
+    @property
+    def segmentstream_token(self) -> str:
+        """The token that was given for SegmentStream."""
+        return self._segmentstream_token
+
+    @property
     def org_id(self) -> int:
         """The organisation whose data this is."""
         return self._org_id
@@ -177,8 +194,15 @@ class Sandbox:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment variables that point a client here."""
-        return {"DRIFT_TOKEN": self._token, "DRIFT_BASE_URL": self.url}
+        """The environment variables that point the clients here."""
+        return {
+            "DRIFT_TOKEN": self._token,
+            "DRIFT_BASE_URL": self.url,
+            "DRIFT_ORG_ID": str(self._org_id),
+            "DRIFT_EVENTS_URL": self.url,
+            "SEGMENTSTREAM_TOKEN": self._segmentstream_token,
+            "SEGMENTSTREAM_URL": self.segmentstream_url,
+        }
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -191,10 +215,22 @@ class Sandbox:
         with self._lock:
             return list(self._seen.values())
 
+    def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
+        """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
+
+        ValueError when there is no such API.
+        """
+        return self._store.events.kept(api, user)
+
+    def event_counts(self, api: str) -> EventCounts:
+        """How many events an API has accepted, also those that `events` no longer holds."""
+        return self._store.events.counts(api)
+
     def forget(self) -> None:
-        """Clear `seen`; `count` goes on."""
+        """Clear `seen` and `events`; the counts go on, and a known `hitId` stays known."""
         with self._lock:
             self._seen.clear()
+        self._store.events.forget()
 
     def add_token(
         self, token: str, scopes: Iterable[str] | None = None, *, expires: float | None = None
@@ -207,9 +243,14 @@ class Sandbox:
         end = None if expires is None else now + expires
         self._store.tokens[token] = Token(token, chosen, now, end)
 
+    def add_segmentstream_token(self, token: str) -> None:
+        """Accept one more token at SegmentStream."""
+        self._store.streams.add(token)
+
     def revoke(self, token: str) -> None:
-        """Stop to accept a token."""
+        """Stop to accept a token, also at SegmentStream."""
         self._store.tokens.pop(token, None)
+        self._store.streams.discard(token)
 
     def fail(
         self,
@@ -269,20 +310,20 @@ class Sandbox:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
-            body, fits = await read(request)
+            body = await read(request)
         except web.RequestPayloadError:
             return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
         target = latin(request.raw_path)
         if target.startswith("/_sandbox/"):
             return respond(control.answer(self, request.method, target, body))
-        path, query, scim = split(target)
+        path, query, scim = split(target, request.headers.get("Host", ""))
         found = match(request.method, path, query)
         name = found.operation.name if found.operation else None
         number = self._arrived(request, target, body, name)
         fault = self._faults.take(name)
         reply, applied = None, False
         if fault is None or fault.runs:
-            reply, applied = self._answer(request, found, query, body, fits, scim=scim)
+            reply, applied = self._answer(request, found, query, body, scim=scim)
         if fault is not None:
             reply = fault.shape(reply, scim=scim)
         assert reply is not None
@@ -316,7 +357,6 @@ class Sandbox:
         found: Match,
         query: Mapping[str, list[str]],
         body: bytes,
-        fits: bool,
         *,
         scim: bool,
     ) -> tuple[Reply, bool]:
@@ -330,7 +370,7 @@ class Sandbox:
                 headers = [("Allow", ", ".join(found.allowed))]
                 raise Refusal(405, "no such method here", headers=headers)
             token = self._admit(request, found.operation, clock)
-            if not fits:
+            if len(body) > MAX_BODY and found.operation.budget != "segmentstream":
                 raise Refusal(413, f"body: over {MAX_BODY} bytes")
             call = Call(
                 method=request.method,
@@ -354,7 +394,7 @@ class Sandbox:
         token = self._store.tokens.get(text.strip()) if scheme.lower() == "bearer" else None
         if token and token.expires is not None and token.expires <= self._now():
             token = None
-        if token is None and row.name != "app.token_info":
+        if token is None and not row.open:
             headers = [("WWW-Authenticate", 'Bearer error="invalid_token"')]
             raise Refusal(self._denied, "the token is missing or not valid", headers=headers)
         wait = self._limits.wait(row.budget, token.text if token else "", clock)

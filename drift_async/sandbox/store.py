@@ -16,6 +16,7 @@ import attrs
 
 from . import scim
 from .call import Json, Token
+from .events import EventLog
 from .seed import (
     CONTACT_ID,
     CONVERSATION_ID,
@@ -310,6 +311,8 @@ class Store:
     client: tuple[str, str]
     erase_delay: float
     today: int
+    events: EventLog
+    streams: set[str]
     contacts: Contacts = attrs.field(init=False)
     conversations: Conversations = attrs.field(init=False)
     accounts: Accounts = attrs.field(init=False)

@@ -15,14 +15,19 @@ def latin(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
-    """Decoded path segments, query, and whether the path is SCIM's."""
+def split(target: str, host: str) -> tuple[list[str], dict[str, list[str]], bool]:
+    """Decoded path segments, query, and whether the path is SCIM's.
+
+    SegmentStream has the path /track in common with Drift: its host stands for a prefix.
+    """
     path, _, text = target.partition("?")
     if not path.startswith("/"):  # a proxy's client sends the whole URL
         path = "/" + path.partition("://")[2].partition("/")[2]
     segments = path.removesuffix("/").split("/")[1:]
     if "%" in path:
         segments = [unquote(segment) for segment in segments]
+    if host.startswith("track.segmentstream.com"):
+        segments.insert(0, "segmentstream")
     query: dict[str, list[str]] = {}
     for key, value in parse_qsl(text, keep_blank_values=True) if text else ():
         query.setdefault(key, []).append(value)
@@ -30,16 +35,14 @@ def split(target: str) -> tuple[list[str], dict[str, list[str]], bool]:
     return segments, query, scim == ["scim"]
 
 
-async def read(request: web.BaseRequest) -> tuple[bytes, bool]:
-    """The body, and whether it fits; of a longer one only the beginning."""
+async def read(request: web.BaseRequest) -> bytes:
+    """The body; of one over `MAX_BODY` only the beginning, which is over it too."""
     if not request.body_exists:
-        return b"", True
+        return b""
     body = bytearray()
-    while chunk := await request.content.readany():
+    while len(body) <= MAX_BODY and (chunk := await request.content.readany()):
         body += chunk
-        if len(body) > MAX_BODY:
-            return bytes(body), False
-    return bytes(body), True
+    return bytes(body)
 
 
 def respond(reply: Reply, request_id: str | None = None) -> web.Response:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from ..sandbox import server as _async
+from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
 from ..sandbox.server import Seen
 from .loop import Loop
@@ -19,17 +20,18 @@ class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 
     >>> with Sandbox(contacts=3) as box:
-    ...     box.env  # DRIFT_TOKEN and DRIFT_BASE_URL
+    ...     box.env  # DRIFT_TOKEN, DRIFT_BASE_URL and those of the event clients
 
     The counts say how many rows of each kind are there from the start; rows are made when asked
     for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
     number 1 has at least 130. `rate` (calls a second for each token) and `burst` set the limit;
-    without `rate` only the report calls are limited. `now` is the wall clock, `clock` the
-    monotonic one, both in seconds. `strict` refuses the listing of contacts without a query;
+    without `rate` only the report calls are limited. `event_rate` limits each event API. `now` is
+    the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the listing of
+    contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
     `client_id` and `client_secret` are the pair that uninstalls the app. `seen` keeps the last
-    `keep` requests.
+    `keep` requests, `events` the last `keep_events` events (0: only their counts).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str = "sandbox-token",
+        segmentstream_token: str = "sandbox-stream",
         org_id: int = 123_458,
         contacts: int = 100,
         conversations: int = 50,
@@ -49,6 +52,7 @@ class Sandbox:
         attachment_size: int = 4096,
         rate: float | None = None,
         burst: int = 1,
+        event_rate: float | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
@@ -58,11 +62,13 @@ class Sandbox:
         client_id: str = "sandbox-client",
         client_secret: str = "sandbox-secret",
         keep: int = 10_000,
+        keep_events: int = 100_000,
     ) -> None:
         core = _async.Sandbox(
             host=host,
             port=port,
             token=token,
+            segmentstream_token=segmentstream_token,
             org_id=org_id,
             contacts=contacts,
             conversations=conversations,
@@ -74,6 +80,7 @@ class Sandbox:
             attachment_size=attachment_size,
             rate=rate,
             burst=burst,
+            event_rate=event_rate,
             now=now,
             clock=clock,
             strict=strict,
@@ -83,6 +90,7 @@ class Sandbox:
             client_id=client_id,
             client_secret=client_secret,
             keep=keep,
+            keep_events=keep_events,
         )
         self._attach(core, Loop(core))
 
@@ -122,6 +130,16 @@ class Sandbox:
         return self._loop.read(lambda: self._core.token)
 
     @property
+    def segmentstream_url(self) -> str:
+        """The base URL of SegmentStream."""
+        return self._loop.read(lambda: self._core.segmentstream_url)
+
+    @property
+    def segmentstream_token(self) -> str:
+        """The token that was given for SegmentStream."""
+        return self._loop.read(lambda: self._core.segmentstream_token)
+
+    @property
     def org_id(self) -> int:
         """The organisation whose data this is."""
         return self._loop.read(lambda: self._core.org_id)
@@ -133,7 +151,7 @@ class Sandbox:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment variables that point a client here."""
+        """The environment variables that point the clients here."""
         return self._loop.read(lambda: self._core.env)
 
     @property
@@ -146,8 +164,19 @@ class Sandbox:
         """The requests in order of arrival; `count` says how many came in all."""
         return self._loop.read(lambda: self._core.seen)
 
+    def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
+        """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
+
+        ValueError when there is no such API.
+        """
+        return self._loop.read(lambda: self._core.events(api, user))
+
+    def event_counts(self, api: str) -> EventCounts:
+        """How many events an API has accepted, also those that `events` no longer holds."""
+        return self._loop.read(lambda: self._core.event_counts(api))
+
     def forget(self) -> None:
-        """Clear `seen`; `count` goes on."""
+        """Clear `seen` and `events`; the counts go on, and a known `hitId` stays known."""
         self._loop.read(lambda: self._core.forget())
 
     def add_token(
@@ -156,8 +185,12 @@ class Sandbox:
         """Accept a token with these scopes (None: all) for `expires` seconds (None: for ever)."""
         self._loop.read(lambda: self._core.add_token(token, scopes, expires=expires))
 
+    def add_segmentstream_token(self, token: str) -> None:
+        """Accept one more token at SegmentStream."""
+        self._loop.read(lambda: self._core.add_segmentstream_token(token))
+
     def revoke(self, token: str) -> None:
-        """Stop to accept a token."""
+        """Stop to accept a token, also at SegmentStream."""
         self._loop.read(lambda: self._core.revoke(token))
 
     def fail(

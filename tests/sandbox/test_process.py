@@ -92,10 +92,17 @@ async def test_the_process_prints_one_line_and_ends_on_a_signal(number: int) -> 
     )
     assert process.stdout is not None
     line = json.loads(await process.stdout.readline())
-    assert line.keys() == {"url", "token", "org_id"}
-    host, port = line["url"].removeprefix("http://").split(":")
+    url, token = line["url"], line["token"]
+    assert line == {
+        "url": url,
+        "token": token,
+        "org_id": 123_458,
+        "segmentstream_url": f"{url}/segmentstream",
+        "segmentstream_token": "sandbox-stream",
+    }
+    host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(request_text("GET /contacts", None, line["token"], ""))
+    writer.write(request_text("GET /contacts", None, token, ""))
     assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
     process.send_signal(number)
     rest, log = await process.communicate()

@@ -103,6 +103,8 @@ async def test_an_empty_sandbox_answers_empty_lists() -> None:
         {"burst": 0},
         {"denied_status": 402},
         {"keep": 0},
+        {"keep_events": -1},
+        {"event_rate": 0},
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, int]) -> None:
@@ -111,11 +113,19 @@ def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, int]) -> 
 
 
 async def test_a_closed_sandbox_has_no_url() -> None:
-    box = Sandbox(token="t", org_id=7)
+    box = Sandbox(token="t", org_id=7, segmentstream_token="s")
     with pytest.raises(RuntimeError, match="not open"):
         _ = box.url
     await box.open()
-    assert box.env == {"DRIFT_TOKEN": "t", "DRIFT_BASE_URL": box.url}
+    assert box.env == {
+        "DRIFT_TOKEN": "t",
+        "DRIFT_BASE_URL": box.url,
+        "DRIFT_ORG_ID": "7",
+        "DRIFT_EVENTS_URL": box.url,
+        "SEGMENTSTREAM_TOKEN": "s",
+        "SEGMENTSTREAM_URL": f"{box.url}/segmentstream",
+    }
+    assert box.segmentstream_url == box.env["SEGMENTSTREAM_URL"]
     with pytest.raises(RuntimeError, match="open already"):
         await box.open()
     await box.close()

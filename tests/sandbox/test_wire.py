@@ -423,7 +423,53 @@ CASES: list[tuple[str, str, str | None, Any]] = [
         {**SCIM_USER, "active": False},
     ),
     ("scim.delete", "DELETE /scim/Users/228226", None, b""),
+    (
+        "events.identify",
+        "POST /identify",
+        (
+            '{"orgId": 123458, "userId": "019mr8mf4r", "attributes": {"name": "John Doe", '
+            '"email": "john.doe@example.com", "revenue": 100.0}, "createdAt": "1441981033123"}'
+        ),
+        {},
+    ),
+    (
+        "events.identify_many",
+        "POST /identify/multi",
+        '[{"orgId": "123458", "companyId": 7, "attributes": {}}, {"orgId": 123458, "userId": 8}]',
+        {},
+    ),
+    (
+        "events.track",
+        "POST /track",
+        (
+            '{"orgId": 123458, "userId": "019mr8mf4r", "event": "Link Clicked", "attributes": '
+            '{"linkUrl": "http://www.example.com"}, "createdAt": 1441981033123}'
+        ),
+        {},
+    ),
+    (
+        "events.track_many",
+        "POST /track/multi",
+        '[{"orgId": 123458, "userId": "a", "event": "A"}]',
+        {},
+    ),
+    (
+        "segmentstream.track",
+        "POST /segmentstream/track",
+        (
+            '{"hitId": "6f1c1c2e-9d0a-11ee-8c90-0242ac120002", "sentAt": '
+            '"2024-01-05T09:30:00.000Z", "event": {"name": "Lead", "user": {"userId": "u1"}}, '
+            '"context": {"ip": "192.0.2.7"}, "integrations": {"Google Analytics": {}}}'
+        ),
+        b"",
+    ),
 ]
+
+
+def credentials(operation: str) -> str:
+    """What the operation wants in Authorization: sandbox-stream: in base64, or a token."""
+    stream = operation.startswith("segmentstream.")
+    return "basic c2FuZGJveC1zdHJlYW06" if stream else "bearer sandbox-token"
 
 
 @pytest.mark.parametrize("host", ["driftapi.com", "api.drift.com", "127.0.0.1"])
@@ -431,9 +477,9 @@ CASES: list[tuple[str, str, str | None, Any]] = [
 async def test_an_operation_answers_as_documented(
     box: Sandbox, operation: str, line: str, body: str | None, shape: Any, host: str
 ) -> None:
-    text = f"{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: bearer sandbox-token\r\n"
+    text = f"{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credentials(operation)}\r\n"
     if body is not None:
-        text += f"Content-Length: {len(body.encode())}\r\n"
+        text += f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n"
     answer = parse(await exchange(box, f"{text}\r\n{body or ''}".encode()))
     row = ROWS[operation]
     assert (answer.status, answer.whole) == (row["status"], True), answer.body
@@ -516,7 +562,8 @@ async def test_no_body_makes_a_handler_fail(
     junk: Any = {"attributes": {"tags": [[], {}, None], "name": {}, "seats": "x", "events": []}}
     await ask(box, f"PATCH /contacts/{C}", junk)
     for one in damaged(json.loads(body)):
-        answer = await ask(box, line, one)
+        extra = f"Authorization: {credentials(operation)}\r\nContent-Type: application/json\r\n"
+        answer = await ask(box, line, one, token=None, extra=extra)
         assert answer.status < 500, (one, answer.body)
         assert answer.headers["x-request-id"]
     await ask(box, f"GET /conversations/{V}/transcript")
