@@ -79,7 +79,7 @@ ROUTE_ONLY = {
     "contacts.remove_tags",
     "reports.conversation_summary",
 }
-ELSEWHERE = ("events.", "segmentstream.")  # what other clients than `Drift` call
+ELSEWHERE = ("events.", "oauth.", "segmentstream.")  # what other clients than `Drift` call
 WITHOUT_OPERATION = {"conversations.download_attachment", "contacts.upsert"}  # built on others
 SHARED = json.loads((Path(__file__).parent / "sandbox/operations.json").read_text("utf-8"))
 GROUPS = {name: type(getattr(drift_async.Drift("token"), name)) for name in client.GROUPS}

@@ -41,6 +41,9 @@ def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--attachment-size", type=int, default=4096, metavar="BYTES")
+    parser.add_argument("--client-id", default="sandbox-client", metavar="ID")
+    parser.add_argument("--client-secret", default="sandbox-secret", metavar="SECRET")
+    parser.add_argument("--lifetime", type=float, default=7200.0, help="of OAuth tokens, seconds")
     parser.add_argument("--strict", action="store_true", help="no listing of all contacts")
     parser.add_argument("--denied-status", type=int, choices=(401, 403), default=401)
     parser.add_argument("--links-host", help="host in the links of the conversation listing")

@@ -30,12 +30,16 @@ TYPES: Final[Mapping[int, str]] = {
 
 @attrs.frozen
 class Token:
-    """An access token: its scopes, when it was made and when it ends (seconds, None = never)."""
+    """An access token: its scopes, when it was made and when it ends (seconds, None = never).
+
+    `grant` is the number of the user's agreement it comes from; 0 for one made by hand.
+    """
 
     text: str
     scopes: frozenset[str]
     created: float
     expires: float | None
+    grant: int = 0
 
 
 @attrs.define
@@ -58,7 +62,10 @@ class Reply:
 
 
 class Refusal(Exception):
-    """A reply that says no; the server turns it into the error body of the path."""
+    """A reply that says no; the server turns it into the error body of the path.
+
+    `error` is OAuth's name of it, which makes it one of OAuth's bodies.
+    """
 
     def __init__(
         self,
@@ -66,19 +73,24 @@ class Refusal(Exception):
         message: str,
         *,
         scim_type: str | None = None,
+        error: str | None = None,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.scim_type = scim_type
+        self.error = error
         self.headers = headers
 
     def reply(self, *, scim: bool) -> Reply:
-        """The refusal as a reply, in SCIM's shape or in Drift's."""
+        """The refusal as a reply, in SCIM's shape, OAuth's or Drift's."""
         headers = list(self.headers)
+        if self.error:
+            body: Json = {"error": self.error, "error_description": self.message}
+            return Reply(body, self.status, headers)
         if scim:
-            body: Json = {"schemas": [SCIM_ERROR], "status": str(self.status)}
+            body = {"schemas": [SCIM_ERROR], "status": str(self.status)}
             if self.scim_type:
                 body["scimType"] = self.scim_type
             body["detail"] = self.message

@@ -98,11 +98,23 @@ def _token(box: Sandbox, given: Json) -> Reply:
     return Reply({}, 201)
 
 
+def _expire(box: Sandbox, given: Json) -> Reply:
+    box.expire(text(given.get("token"), "token"))
+    return Reply(status=204)
+
+
+def _revoke(box: Sandbox, given: Json) -> Reply:
+    box.revoke(text(given.get("token"), "token"))
+    return Reply(status=204)
+
+
 ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply]]]] = {
     "/_sandbox/requests": {"GET": _requests, "DELETE": _forget},
     "/_sandbox/events": {"GET": _events, "DELETE": _forget},
     "/_sandbox/faults": {"POST": _fail, "DELETE": _heal},
     "/_sandbox/tokens": {"POST": _token},
+    "/_sandbox/tokens/expire": {"POST": _expire},
+    "/_sandbox/tokens/revoke": {"POST": _revoke},
 }
 
 

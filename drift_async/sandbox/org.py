@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import zlib
 
 from .call import Call, Refusal, Reply, bad, data, ok, text
@@ -52,13 +51,13 @@ def token_info(call: Call) -> Reply:
 
 
 def uninstall(call: Call) -> Reply:
-    given = call.need("clientId"), call.need("clientSecret")
-    pairs = zip(given, call.store.client, strict=True)
-    if not all(hmac.compare_digest(one.encode(), other.encode()) for one, other in pairs):
+    if not call.store.app.known(call.need("clientId"), call.need("clientSecret")):
         headers = [("WWW-Authenticate", 'Bearer error="invalid_client"')]
         raise Refusal(401, "clientId and clientSecret do not match", headers=headers)
     if call.token is not None:
-        call.store.tokens.pop(call.token.text, None)
+        call.store.revoke(call.token.text)
+        if grant := call.token.grant:
+            call.store.app.drop([grant])
     return ok()
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from . import accounts, contacts, conversations, events, messages, org, people, reports, scim
+from . import accounts, contacts, conversations, events, messages, oauth, org, people, reports, scim
 from .call import Call, Reply
 
 Handler = Callable[[Call], Reply]
+Query = Mapping[str, Sequence[str]]
+When = Callable[[Query, bytes], bool]
 
 
 @attrs.frozen
 class Operation:
     """One row: dotted name, method, path template, needed scope (None: any token).
 
-    `budget` is the rate limit it counts against. `when` is the query key that tells two rows
-    of one path apart. `open` rows are answered without a bearer token.
+    `budget` is the rate limit it counts against. `when` looks at query and body to tell
+    two rows of one path apart. `open` rows are answered without a bearer token.
     """
 
     name: str
@@ -27,7 +29,7 @@ class Operation:
     scope: str | None
     handle: Handler = attrs.field(repr=False)
     budget: str
-    when: str | None = attrs.field(repr=False)
+    when: When | None = attrs.field(repr=False)
     open: bool = attrs.field(repr=False)
 
 
@@ -86,19 +88,26 @@ events.identify_many         POST   /identify/multi -
 events.track                 POST   /track -
 events.track_many            POST   /track/multi -
 segmentstream.track          POST   /segmentstream/track - events.hit
+oauth.authorize_url          GET    /authorize - oauth.authorize
+oauth.refresh                POST   /oauth2/token - oauth.token
+oauth.exchange               POST   /oauth2/token - oauth.token
 """
 _MODULES: Final = {
     module.__name__.rpartition(".")[2]: module
     for module in (
         *(accounts, contacts, conversations, events, messages),
-        *(org, people, reports, scim),
+        *(oauth, org, people, reports, scim),
     )
 }
-_WHEN: Final = {"contacts.find_by_external_id": "idType", "users.get_many": "userId"}
+_WHEN: Final[Mapping[str, When]] = {
+    "contacts.find_by_external_id": lambda query, _: "idType" in query,
+    "users.get_many": lambda query, _: "userId" in query,
+    "oauth.refresh": lambda _, body: b"refresh_token" in body,
+}
 
 
 _BUDGETS: Final = ("reports", "events", "segmentstream")
-_OPEN: Final = ("events", "segmentstream")
+_OPEN: Final = ("events", "oauth", "segmentstream")
 
 
 def _operation(line: str) -> Operation:
@@ -179,13 +188,13 @@ class Match:
     allowed: Sequence[str] = ()
 
 
-def match(method: str, segments: Sequence[str], query: Container[str]) -> Match:
+def match(method: str, segments: Sequence[str], query: Query, body: bytes) -> Match:
     """Find the row; `segments` are decoded, without the empty one of a trailing slash."""
     if segments[:1] == ["v1"]:  # older clients put it in front of every path
         segments = segments[1:]
     for node, params in _ROOT.find(segments):
         for row in node.methods.get(method, ()):
-            if row.when is None or row.when in query:
+            if row.when is None or row.when(query, body):
                 return Match(row, params)
         return Match(allowed=sorted(node.methods))
     return Match()

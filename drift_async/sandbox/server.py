@@ -15,6 +15,7 @@ from .call import MAX_BODY, Call, Refusal, Reply, Token
 from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
+from .oauth import App
 from .routes import OPERATIONS, SCOPES, Match, Operation, match
 from .seed import Seed
 from .store import Store
@@ -34,6 +35,13 @@ class Seen:
     applied: bool = False
 
 
+def _scopes(given: Iterable[str] | None) -> frozenset[str]:
+    chosen = SCOPES if given is None else frozenset(given)
+    if unknown := chosen - SCOPES:
+        raise ValueError(f"scopes: there is no {min(unknown)!r}")
+    return chosen
+
+
 class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 
@@ -48,7 +56,9 @@ class Sandbox:
     contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
-    `client_id` and `client_secret` are the pair that uninstalls the app. `seen` keeps the last
+    `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
+    code, or, without `approve`, with a refusal. What it gets has the `app_scopes` (None: all), and
+    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. `seen` keeps the last
     `keep` requests, `events` the last `keep_events` events (0: only their counts).
     """
 
@@ -79,6 +89,10 @@ class Sandbox:
         erase_delay: float = 0.0,
         client_id: str = "sandbox-client",
         client_secret: str = "sandbox-secret",
+        app_scopes: Iterable[str] | None = None,
+        lifetime: float = 7200.0,
+        rotate: bool = True,
+        approve: bool = True,
         keep: int = 10_000,
         keep_events: int = 100_000,
     ) -> None:
@@ -117,7 +131,14 @@ class Sandbox:
             seed=seed,
             strict=strict,
             links_host=links_host,
-            client=(client_id, client_secret),
+            app=App(
+                client_id=client_id,
+                client_secret=client_secret,
+                scopes=_scopes(app_scopes),
+                lifetime=lifetime,
+                rotate=rotate,
+                approve=approve,
+            ),
             erase_delay=erase_delay,
             today=int(now()) // 3600 * 3_600_000,
             events=EventLog(keep_events),
@@ -183,6 +204,16 @@ class Sandbox:
         return self._segmentstream_token
 
     @property
+    def client_id(self) -> str:
+        """The app's id, for OAuth and for uninstalling it."""
+        return self._store.app.client_id
+
+    @property
+    def client_secret(self) -> str:
+        """The app's secret."""
+        return self._store.app.client_secret
+
+    @property
     def org_id(self) -> int:
         """The organisation whose data this is."""
         return self._org_id
@@ -236,21 +267,24 @@ class Sandbox:
         self, token: str, scopes: Iterable[str] | None = None, *, expires: float | None = None
     ) -> None:
         """Accept a token with these scopes (None: all) for `expires` seconds (None: for ever)."""
-        chosen = SCOPES if scopes is None else frozenset(scopes)
-        if unknown := chosen - SCOPES:
-            raise ValueError(f"scopes: there is no {min(unknown)!r}")
         now = self._now()
         end = None if expires is None else now + expires
-        self._store.tokens[token] = Token(token, chosen, now, end)
+        self._store.tokens[token] = Token(token, _scopes(scopes), now, end)
 
     def add_segmentstream_token(self, token: str) -> None:
         """Accept one more token at SegmentStream."""
         self._store.streams.add(token)
 
     def revoke(self, token: str) -> None:
-        """Stop to accept a token, also at SegmentStream."""
-        self._store.tokens.pop(token, None)
-        self._store.streams.discard(token)
+        """Stop to accept a token, a refresh token or one of SegmentStream."""
+        self._store.revoke(token)
+
+    def expire(self, token: str) -> None:
+        """End the lifetime of an access token now; ValueError when there is none like it."""
+        old = self._store.tokens.get(token)
+        if old is None:
+            raise ValueError("token: there is no such access token")
+        self._store.tokens[token] = attrs.evolve(old, expires=self._now())
 
     def fail(
         self,
@@ -317,7 +351,7 @@ class Sandbox:
         if target.startswith("/_sandbox/"):
             return respond(control.answer(self, request.method, target, body))
         path, query, scim = split(target, request.headers.get("Host", ""))
-        found = match(request.method, path, query)
+        found = match(request.method, path, query, body)
         name = found.operation.name if found.operation else None
         number = self._arrived(request, target, body, name)
         fault = self._faults.take(name)

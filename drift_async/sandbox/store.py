@@ -17,6 +17,7 @@ import attrs
 from . import scim
 from .call import Json, Token
 from .events import EventLog
+from .oauth import App
 from .seed import (
     CONTACT_ID,
     CONVERSATION_ID,
@@ -308,7 +309,7 @@ class Store:
     seed: Seed
     strict: bool
     links_host: str | None
-    client: tuple[str, str]
+    app: App
     erase_delay: float
     today: int
     events: EventLog
@@ -330,6 +331,12 @@ class Store:
         self.users = {USER_ID + n: self.seed.user(n) for n in range(self.seed.users)}
         people = [row for row in self.users.values() if not row["bot"]]
         self.scim = {str(row["id"]): scim.of_user(row) for row in people}
+
+    def revoke(self, token: str) -> None:
+        """Forget an access token, a refresh token or one of SegmentStream."""
+        self.tokens.pop(token, None)
+        self.app.refresh.pop(token, None)
+        self.streams.discard(token)
 
     def erase_due(self, clock: float) -> None:
         """Carry out the erasures whose time has come."""

@@ -51,6 +51,6 @@ def respond(reply: Reply, request_id: str | None = None) -> web.Response:
     if request_id:
         headers.setdefault("X-Request-Id", request_id)
     body = reply.payload()
-    if body or reply.status not in (204, 304):
+    if body or reply.status not in (204, 302, 304):
         headers.setdefault("Content-Type", reply.content_type)
     return web.Response(status=reply.status, body=body, headers=headers)

@@ -30,7 +30,9 @@ class Sandbox:
     contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
-    `client_id` and `client_secret` are the pair that uninstalls the app. `seen` keeps the last
+    `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
+    code, or, without `approve`, with a refusal. What it gets has the `app_scopes` (None: all), and
+    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. `seen` keeps the last
     `keep` requests, `events` the last `keep_events` events (0: only their counts).
     """
 
@@ -61,6 +63,10 @@ class Sandbox:
         erase_delay: float = 0.0,
         client_id: str = "sandbox-client",
         client_secret: str = "sandbox-secret",
+        app_scopes: Iterable[str] | None = None,
+        lifetime: float = 7200.0,
+        rotate: bool = True,
+        approve: bool = True,
         keep: int = 10_000,
         keep_events: int = 100_000,
     ) -> None:
@@ -89,6 +95,10 @@ class Sandbox:
             erase_delay=erase_delay,
             client_id=client_id,
             client_secret=client_secret,
+            app_scopes=app_scopes,
+            lifetime=lifetime,
+            rotate=rotate,
+            approve=approve,
             keep=keep,
             keep_events=keep_events,
         )
@@ -138,6 +148,16 @@ class Sandbox:
     def segmentstream_token(self) -> str:
         """The token that was given for SegmentStream."""
         return self._loop.read(lambda: self._core.segmentstream_token)
+
+    @property
+    def client_id(self) -> str:
+        """The app's id, for OAuth and for uninstalling it."""
+        return self._loop.read(lambda: self._core.client_id)
+
+    @property
+    def client_secret(self) -> str:
+        """The app's secret."""
+        return self._loop.read(lambda: self._core.client_secret)
 
     @property
     def org_id(self) -> int:
@@ -190,8 +210,12 @@ class Sandbox:
         self._loop.read(lambda: self._core.add_segmentstream_token(token))
 
     def revoke(self, token: str) -> None:
-        """Stop to accept a token, also at SegmentStream."""
+        """Stop to accept a token, a refresh token or one of SegmentStream."""
         self._loop.read(lambda: self._core.revoke(token))
+
+    def expire(self, token: str) -> None:
+        """End the lifetime of an access token now; ValueError when there is none like it."""
+        self._loop.read(lambda: self._core.expire(token))
 
     def fail(
         self,

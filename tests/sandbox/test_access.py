@@ -39,7 +39,7 @@ async def test_a_bad_token_is_refused(status: int) -> None:
             assert not box.seen[-1].applied
 
 
-@pytest.mark.parametrize("name", [row.name for row in Sandbox().operations])
+@pytest.mark.parametrize("name", [row.name for row in Sandbox().operations if not row.open])
 async def test_the_scope_of_a_row_is_needed_and_enough(box: Sandbox, name: str) -> None:
     [row] = [one for one in box.operations if one.name == name]
     path = row.path.replace("{id}", "1").replace("{name}", "x")

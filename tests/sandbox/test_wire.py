@@ -168,6 +168,7 @@ PLAYBOOK = {
     "goals": [{"id": str, "message": str}],
 }
 OK = {"result": "OK", "ok": True}
+AUTHORIZE = "/authorize?response_type=code&client_id=sandbox-client&redirect_uri=https://a.example"
 C, V, MAIL = "15811400001", "4300000001", "zoe.mueller.0@company0.example"
 
 # operation, request line, body, shape of the reply
@@ -463,6 +464,25 @@ CASES: list[tuple[str, str, str | None, Any]] = [
         ),
         b"",
     ),
+    ("oauth.authorize_url", f"GET {AUTHORIZE}", None, b""),
+    (
+        "oauth.exchange",
+        "POST /oauth2/token",
+        (
+            '{"clientId": "sandbox-client", "clientSecret": "sandbox-secret", '
+            '"grantType": "authorization_code", "code": "sandbox-code-4"}'
+        ),
+        {"accessToken": str, "refreshToken": str, "orgId": 123458},
+    ),
+    (
+        "oauth.refresh",
+        "POST /oauth2/token",
+        (
+            '{"clientId": "sandbox-client", "clientSecret": "sandbox-secret", '
+            '"grantType": "refresh_token", "refreshToken": "sandbox-refresh-2"}'
+        ),
+        {"accessToken": str, "refreshToken": str, "orgId": 123458},
+    ),
 ]
 
 
@@ -472,11 +492,22 @@ def credentials(operation: str) -> str:
     return "basic c2FuZGJveC1zdHJlYW06" if stream else "bearer sandbox-token"
 
 
+async def agree(box: Sandbox) -> None:
+    """Leave the refresh token and the code in the sandbox that the cases use."""
+    form = "client_id=sandbox-client&client_secret=sandbox-secret&grant_type=authorization_code"
+    await ask(box, f"GET {AUTHORIZE}", token=None)
+    await ask(box, "POST /oauth2/token", f"{form}&code=sandbox-code-1", token=None)
+    await ask(box, f"GET {AUTHORIZE}", token=None)
+    box.forget()
+
+
 @pytest.mark.parametrize("host", ["driftapi.com", "api.drift.com", "127.0.0.1"])
 @pytest.mark.parametrize(("operation", "line", "body", "shape"), CASES)
 async def test_an_operation_answers_as_documented(
     box: Sandbox, operation: str, line: str, body: str | None, shape: Any, host: str
 ) -> None:
+    if operation.startswith("oauth."):
+        await agree(box)
     text = f"{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credentials(operation)}\r\n"
     if body is not None:
         text += f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n"

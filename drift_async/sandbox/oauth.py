@@ -1,0 +1,155 @@
+"""OAuth: the page that sends the user back with a code, and the token call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+import attrs
+
+from .call import Call, Json, Refusal, Reply, Token, mapped, parse
+
+CODE_LIFETIME: Final = 600_000
+FIELDS: Final = (
+    *("client_id", "client_secret", "grant_type"),
+    *("code", "redirect_uri", "refresh_token"),
+)
+
+
+@attrs.frozen
+class Code:
+    """What the user agreed to: where the code was sent, and when it ends (milliseconds)."""
+
+    redirect_uri: str
+    expires: int
+
+
+@attrs.define
+class App:
+    """The public app: how it is set up, and what is out for it.
+
+    A grant is one agreement of a user; its number ties tokens to the refresh token they came from.
+    """
+
+    client_id: str
+    client_secret: str
+    scopes: frozenset[str]
+    lifetime: float
+    rotate: bool
+    approve: bool
+    codes: dict[str, Code] = attrs.field(init=False, factory=dict)
+    refresh: dict[str, tuple[int, frozenset[str]]] = attrs.field(init=False, factory=dict)
+    issued: int = attrs.field(init=False, default=0)
+
+    def known(self, client_id: str, client_secret: str) -> bool:
+        """Whether this is the app's pair."""
+        return (client_id, client_secret) == (self.client_id, self.client_secret)
+
+    def name(self, kind: str) -> str:
+        """A code or token that was not there before."""
+        self.issued += 1
+        return f"sandbox-{kind}-{self.issued}"
+
+    def drop(self, grants: Iterable[int]) -> None:
+        """End the refresh tokens of these grants."""
+        gone = [token for token, (grant, _) in self.refresh.items() if grant in grants]
+        for token in gone:
+            del self.refresh[token]
+
+
+_ABSOLUTE: Final = re.compile(r"https?://[!-~]+\Z", re.IGNORECASE)
+
+
+def _no(error: str, message: str, status: int = 400) -> Refusal:
+    return Refusal(status, message, error=error)
+
+
+def authorize(call: Call) -> Reply:
+    app, uri = call.store.app, call.one("redirect_uri") or ""
+    if call.one("client_id") != app.client_id:
+        raise _no("invalid_request", "client_id is not known")
+    if not _ABSOLUTE.match(uri):
+        raise _no("invalid_request", "redirect_uri must be an absolute URL")
+    if call.one("response_type") != "code":
+        answer = {"error": "unsupported_response_type"}
+    elif not app.approve:
+        answer = {"error": "access_denied"}
+    else:
+        code = app.name("code")
+        app.codes[code] = Code(uri, call.now + CODE_LIFETIME)
+        answer = {"code": code}
+    if (state := call.one("state")) is not None:
+        answer["state"] = state
+    location = f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
+    return Reply(status=302, headers=[("Location", location), ("Cache-Control", "no-store")])
+
+
+def _given(call: Call) -> tuple[dict[str, str], bool]:
+    """The fields of a form, or of JSON, and whether they are in the older camel case."""
+    try:
+        if call.body.lstrip().startswith(b"{"):
+            given: Json = mapped(parse(call.body), "body")
+        else:
+            pairs = parse_qsl(call.body.decode(), keep_blank_values=True)
+            given = dict(pairs)
+            if len(given) < len(pairs):
+                raise _no("invalid_request", "a field is given twice")
+    except (ValueError, Refusal) as error:
+        raise _no("invalid_request", "the body is no form") from error
+    camel = "grantType" in given
+    names = {_camel(key) if camel else key: key for key in FIELDS}
+    known = {key: value for key, value in given.items() if isinstance(value, str)}
+    return {names[key]: value for key, value in known.items() if key in names}, camel
+
+
+def _camel(key: str) -> str:
+    first, *rest = key.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def token(call: Call) -> Reply:
+    given, camel = _given(call)
+    app, kind = call.store.app, given.get("grant_type")
+    if kind is None:
+        raise _no("invalid_request", "grant_type is required")
+    if not app.known(given.get("client_id", ""), given.get("client_secret", "")):
+        raise _no("invalid_client", "client_id and client_secret do not match", 401)
+    if kind == "authorization_code":
+        grant, scopes = _by_code(call, given)
+        refresh = app.name("refresh")
+    elif kind == "refresh_token":
+        old = given.get("refresh_token")
+        if old is None:
+            raise _no("invalid_request", "refresh_token is required")
+        if old not in app.refresh:
+            raise _no("invalid_grant", "the refresh token is not valid")
+        grant, scopes = app.refresh[old]
+        refresh = app.name("refresh") if app.rotate else old
+        if app.rotate:
+            del app.refresh[old]
+    else:
+        raise _no("unsupported_grant_type", "grant_type is not known")
+    app.refresh[refresh] = grant, scopes
+    access, now = app.name("access"), call.now / 1000
+    call.store.tokens[access] = Token(access, scopes, now, now + app.lifetime, grant)
+    body: Json = {"access_token": access, "refresh_token": refresh}
+    if camel:
+        body = {_camel(key): value for key, value in body.items()}
+    else:
+        body |= {"expires_in": int(app.lifetime), "token_type": "bearer"}
+    headers = [("Cache-Control", "no-store")]
+    return Reply({**body, "orgId": call.store.seed.org_id}, headers=headers)
+
+
+def _by_code(call: Call, given: dict[str, str]) -> tuple[int, frozenset[str]]:
+    app = call.store.app
+    if "code" not in given:
+        raise _no("invalid_request", "code is required")
+    code = app.codes.pop(given["code"], None)
+    if code is None or code.expires <= call.now:
+        raise _no("invalid_grant", "the code is not valid")
+    if given.get("redirect_uri", code.redirect_uri) != code.redirect_uri:
+        raise _no("invalid_grant", "redirect_uri is another one than the code was sent to")
+    return app.issued, app.scopes
