@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from typing import Any
 
@@ -86,9 +87,17 @@ async def test_a_short_body_ends_too_early(box: Sandbox) -> None:
     assert box.seen[0].applied
 
 
-async def test_raw_bytes_replace_http(box: Sandbox) -> None:
-    box.fail("users.get", raw=b"SSH-2.0-x\r\n")
-    assert await exchange(box, request_text(GET, None, "sandbox-token", "")) == b"SSH-2.0-x\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
+
+
+@pytest.mark.parametrize("raw", [b"SSH-2.0-x\r\n", CHUNKS])
+async def test_raw_bytes_replace_http(box: Sandbox, raw: bytes) -> None:
+    box.fail("users.get", raw=raw)
+    host, port = box.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request_text(GET, None, "sandbox-token", ""))
+    assert await reader.read() == raw
+    writer.close()
     assert (box.seen[0].status, box.seen[0].applied) == (None, False)
 
 
@@ -102,6 +111,41 @@ async def test_a_body_replaces_the_true_one(box: Sandbox, given: Any, body: byte
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, body, "text/x")
     assert answer.headers["x-request-id"] == "mine"
     assert box.seen[0].applied
+
+
+BOMB = gzip.compress(bytes(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "headers", "body"),
+    [
+        (
+            {"body": BOMB, "headers": {"Content-Encoding": "gzip"}},
+            *(200, {"content-encoding": "gzip", "content-type": "application/json"}),
+            BOMB,
+        ),
+        (
+            {"body": b'{"a": "\xfc"}', "headers": {"Content-Type": "application/json; charset=x"}},
+            *(200, {"content-type": "application/json; charset=x"}, b'{"a": "\xfc"}'),
+        ),
+        (
+            {"body": "<html>", "headers": {"Content-Type": "text/html"}},
+            *(200, {"content-type": "text/html"}, b"<html>"),
+        ),
+        (
+            {"status": 307, "headers": {"Location": "http://other.example/"}},
+            *(307, {"location": "http://other.example/"}, b""),
+        ),
+    ],
+    ids=["gzip bomb", "charset", "html", "redirect"],
+)
+async def test_other_hostile_replies_are_made_of_these(
+    box: Sandbox, fault: dict[str, Any], status: int, headers: dict[str, str], body: bytes
+) -> None:
+    box.fail("users.get", **fault)
+    answer = await ask(box, GET)
+    assert (answer.status, answer.body, answer.whole) == (status, body, True)
+    assert answer.headers.items() >= headers.items()
 
 
 async def test_alter_changes_the_json(box: Sandbox) -> None:
