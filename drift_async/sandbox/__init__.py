@@ -2,6 +2,7 @@
 
 from .events import Event, EventCounts
 from .routes import Operation
-from .server import Sandbox, Seen
+from .server import Sandbox
+from .service import Seen
 
 __all__ = ["Event", "EventCounts", "Operation", "Sandbox", "Seen"]

@@ -1,38 +1,25 @@
-"""The listener: reads a request, checks token, scope and limits, records, answers."""
+"""`Sandbox`: its settings, the listener, and what tests ask and set."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import attrs
 from aiohttp import web
 
 from . import control
-from .call import MAX_BODY, Call, Refusal, Reply, Token
+from .call import Token
 from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
 from .oauth import App
-from .routes import OPERATIONS, SCOPES, Match, Operation, match
+from .routes import OPERATIONS, SCOPES, Operation
 from .seed import Seed
+from .service import Seen, Service
 from .store import Store
-from .wire import latin, read, respond, split
-
-
-@attrs.frozen
-class Seen:
-    """One request as it arrived. `status` is None when no reply went out."""
-
-    method: str
-    raw_path: str
-    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
-    body: bytes
-    operation: str | None
-    status: int | None = None
-    applied: bool = False
 
 
 def _scopes(given: Iterable[str] | None) -> frozenset[str]:
@@ -105,15 +92,9 @@ class Sandbox:
             raise ValueError("denied_status must be 401 or 403")
         self._token, self._segmentstream_token = token, segmentstream_token
         self._org_id = org_id
-        self._count = 0
         self._address = host, port
-        self._now, self._clock = now, clock
-        self._denied = denied_status
-        self._keep = keep
-        self._limits = Limits(rate, event_rate, burst)
+        self._now = now
         self._faults = Faults()
-        self._seen: dict[int, Seen] = {}
-        self._lock = threading.Lock()
         self._runner: web.ServerRunner | None = None
         self._url: str | None = None
         seed = Seed(
@@ -144,6 +125,16 @@ class Sandbox:
             events=EventLog(keep_events),
             streams={segmentstream_token},
         )
+        self._service = Service(
+            self._store,
+            Limits(rate, event_rate, burst),
+            self._faults,
+            partial(control.answer, self),
+            now=now,
+            clock=clock,
+            denied=denied_status,
+            keep=keep,
+        )
         self.add_token(token)
 
     # the listener
@@ -153,7 +144,7 @@ class Sandbox:
         if self._runner is not None:
             raise RuntimeError("the sandbox is open already")
         server = web.Server(
-            self._serve, access_log=None, auto_decompress=False, keepalive_timeout=600.0
+            self._service.serve, access_log=None, auto_decompress=False, keepalive_timeout=600.0
         )
         runner = web.ServerRunner(server, shutdown_timeout=0.05)
         await runner.setup()
@@ -221,7 +212,7 @@ class Sandbox:
     @property
     def count(self) -> int:
         """How many requests have come, also those that `seen` no longer holds."""
-        return self._count
+        return self._service.count
 
     @property
     def env(self) -> dict[str, str]:
@@ -243,8 +234,7 @@ class Sandbox:
     @property
     def seen(self) -> list[Seen]:
         """The requests in order of arrival; `count` says how many came in all."""
-        with self._lock:
-            return list(self._seen.values())
+        return self._service.seen()
 
     def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
         """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
@@ -259,8 +249,7 @@ class Sandbox:
 
     def forget(self) -> None:
         """Clear `seen` and `events`; the counts go on, and a known `hitId` stays known."""
-        with self._lock:
-            self._seen.clear()
+        self._service.forget()
         self._store.events.forget()
 
     def add_token(
@@ -337,103 +326,3 @@ class Sandbox:
     def heal(self) -> None:
         """Forget all scripted faults."""
         self._faults.clear()
-
-    # one request
-
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            body = await read(request)
-        except web.RequestPayloadError:
-            return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
-        target = latin(request.raw_path)
-        if target.startswith("/_sandbox/"):
-            return respond(control.answer(self, request.method, target, body))
-        path, query, scim = split(target, request.headers.get("Host", ""))
-        found = match(request.method, path, query, body)
-        name = found.operation.name if found.operation else None
-        number = self._arrived(request, target, body, name)
-        fault = self._faults.take(name)
-        reply, applied = None, False
-        if fault is None or fault.runs:
-            reply, applied = self._answer(request, found, query, body, scim=scim)
-        if fault is not None:
-            reply = fault.shape(reply, scim=scim)
-        assert reply is not None
-        silent = fault is not None and fault.silent
-        self._record(number, None if silent else reply.status, applied)
-        response = respond(reply, f"sandbox-{number:08d}")
-        return response if fault is None else await fault.send(request, response)
-
-    def _arrived(
-        self, request: web.BaseRequest, target: str, body: bytes, operation: str | None
-    ) -> int:
-        raw = request.raw_headers
-        headers = tuple([(k.decode("latin-1"), v.decode("latin-1")) for k, v in raw])
-        with self._lock:
-            self._count += 1
-            self._seen[self._count] = Seen(request.method, target, headers, body, operation)
-            if len(self._seen) > self._keep:
-                del self._seen[next(iter(self._seen))]
-            return self._count
-
-    def _record(self, number: int, status: int | None, applied: bool) -> None:
-        with self._lock:
-            one = self._seen.get(number)
-            if one is not None:
-                raw = one.method, one.raw_path, one.headers, one.body, one.operation
-                self._seen[number] = Seen(*raw, status, applied)
-
-    def _answer(
-        self,
-        request: web.BaseRequest,
-        found: Match,
-        query: Mapping[str, list[str]],
-        body: bytes,
-        *,
-        scim: bool,
-    ) -> tuple[Reply, bool]:
-        """The true reply, and whether the request was carried out."""
-        clock = self._clock()
-        self._store.erase_due(clock)
-        try:
-            if found.operation is None:
-                if not found.allowed:
-                    raise Refusal(404, "no such path")
-                headers = [("Allow", ", ".join(found.allowed))]
-                raise Refusal(405, "no such method here", headers=headers)
-            token = self._admit(request, found.operation, clock)
-            if len(body) > MAX_BODY and found.operation.budget != "segmentstream":
-                raise Refusal(413, f"body: over {MAX_BODY} bytes")
-            call = Call(
-                method=request.method,
-                params=found.params,
-                query=query,
-                body=body,
-                header=request.headers,
-                origin=f"http://{request.headers.get('Host') or self.url[7:]}",
-                token=token,
-                now=int(self._now() * 1000),
-                clock=clock,
-                store=self._store,
-            )
-            return found.operation.handle(call), True
-        except Refusal as refusal:
-            return refusal.reply(scim=scim), False
-
-    def _admit(self, request: web.BaseRequest, row: Operation, clock: float) -> Token | None:
-        """The token of the request, if it is good for the operation and within its limit."""
-        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-        token = self._store.tokens.get(text.strip()) if scheme.lower() == "bearer" else None
-        if token and token.expires is not None and token.expires <= self._now():
-            token = None
-        if token is None and not row.open:
-            headers = [("WWW-Authenticate", 'Bearer error="invalid_token"')]
-            raise Refusal(self._denied, "the token is missing or not valid", headers=headers)
-        wait = self._limits.wait(row.budget, token.text if token else "", clock)
-        if wait:
-            raise Refusal(429, "too many calls", headers=[("Retry-After", str(wait))])
-        if token and row.scope and row.scope not in token.scopes:
-            raise Refusal(403, f"the token lacks the scope {row.scope}")
-        return token

@@ -12,7 +12,7 @@ from typing import Any, Self
 from ..sandbox import server as _async
 from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
-from ..sandbox.server import Seen
+from ..sandbox.service import Seen
 from .loop import Loop
 
 
