@@ -4,5 +4,6 @@ from .events import Event, EventCounts
 from .routes import Operation
 from .server import Sandbox
 from .service import Seen
+from .webhooks import Delivery
 
-__all__ = ["Event", "EventCounts", "Operation", "Sandbox", "Seen"]
+__all__ = ["Delivery", "Event", "EventCounts", "Operation", "Sandbox", "Seen"]

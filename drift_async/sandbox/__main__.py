@@ -44,6 +44,8 @@ def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
     parser.add_argument("--client-id", default="sandbox-client", metavar="ID")
     parser.add_argument("--client-secret", default="sandbox-secret", metavar="SECRET")
     parser.add_argument("--lifetime", type=float, default=7200.0, help="of OAuth tokens, seconds")
+    parser.add_argument("--verification-token", default="sandbox-verification", metavar="TOKEN")
+    parser.add_argument("--webhook", action="append", default=[], metavar="URL", help="on loopback")
     parser.add_argument("--strict", action="store_true", help="no listing of all contacts")
     parser.add_argument("--denied-status", type=int, choices=(401, 403), default=401)
     parser.add_argument("--links-host", help="host in the links of the conversation listing")
@@ -58,7 +60,10 @@ async def _run(arguments: argparse.Namespace) -> None:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    webhooks = vars(arguments).pop("webhook")
     async with Sandbox(**vars(arguments)) as box:
+        for url in webhooks:
+            await box.add_webhook(url)
         names = ("url", "token", "org_id", "segmentstream_url", "segmentstream_token")
         print(json.dumps({name: getattr(box, name) for name in names}), flush=True)
         LOG.info("listening on %s", box.url)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 from urllib.parse import urlencode
 
 from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, ok, parse, text, whole
+from .payloads import contact_updated
 
 VERSIONS: Final = ("_END_USER_VERSION", "_end_user_version", "_calculated_version")
 KEPT: Final = frozenset({*VERSIONS, "start_date", "external_id"})  # the service sets these
@@ -63,11 +65,24 @@ def new_contact(call: Call, attributes: Json) -> Json:
 
 def changed(call: Call, row: Json, attributes: Json) -> Json:
     """Set attributes of a contact; its version counters rise by one."""
-    version = row["attributes"][VERSIONS[0]] + 1
-    merged = {**row["attributes"], **attributes, **dict.fromkeys(VERSIONS, version)}
+    old = row["attributes"]
+    version = old[VERSIONS[0]] + 1
+    merged = {**old, **attributes, **dict.fromkeys(VERSIONS, version)}
     row = {**row, "attributes": merged}
     call.store.contacts.put(row)
+    if diff := [*_differences(old, merged, "attributes")]:
+        data = contact_updated(call.store.seed.org_id, row["id"], call.now, diff)
+        call.store.webhooks.send("contact_updated", data)
     return row
+
+
+def _differences(old: Json, new: Json, where: str) -> Iterator[Json]:
+    for name, value in new.items():
+        before = old.get(name)
+        if name == "socialProfiles" and isinstance(before, dict) and isinstance(value, dict):
+            yield from _differences(before, value, name)
+        elif before != value and name not in VERSIONS:
+            yield {"name": f"{where}.{name}", "previous": before, "updated": value}
 
 
 def create(call: Call) -> Reply:
@@ -197,6 +212,9 @@ def unsubscribe(call: Call) -> Reply:
         raise bad("body", "must be a list of e-mail addresses")
     for i, email in enumerate(emails):
         text(email, f"body[{i}]")
+    contacts = call.store.contacts
+    for contact_id in [i for email in emails for i in contacts.by_email(email)]:
+        call.store.webhooks.send("user_unsubscribed", contacts.get(contact_id))
     return ok()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 import attrs
 
-from .call import Json, Refusal, Reply, bad, listed, mapped, parse, text
+from .call import Json, Refusal, Reply, bad, listed, mapped, parse, text, whole
 from .events import APIS
 
 if TYPE_CHECKING:
@@ -108,17 +108,40 @@ def _revoke(box: Sandbox, given: Json) -> Reply:
     return Reply(status=204)
 
 
-ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply]]]] = {
+async def _add_webhook(box: Sandbox, given: Json) -> Reply:
+    events = given.get("events")
+    if events is not None:
+        events = [text(one, f"events[{i}]") for i, one in enumerate(listed(events, "events"))]
+    numbers = {key: whole(given[key], key) for key in ("copies", "reverse") if key in given}
+    await box.add_webhook(text(given.get("url"), "url"), events, **numbers)
+    return Reply({}, 201)
+
+
+async def _send_webhook(box: Sandbox, given: Json) -> Reply:
+    await box.send_webhook(text(given.get("type"), "type"), given.get("data"))
+    return Reply({}, 202)
+
+
+def _deliveries(box: Sandbox, given: Json) -> Reply:
+    rows = [
+        attrs.asdict(one) | {"body": base64.b64encode(one.body).decode()} for one in box.deliveries
+    ]
+    return Reply({"deliveries": rows})
+
+
+ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply | Awaitable[Reply]]]]] = {
     "/_sandbox/requests": {"GET": _requests, "DELETE": _forget},
     "/_sandbox/events": {"GET": _events, "DELETE": _forget},
     "/_sandbox/faults": {"POST": _fail, "DELETE": _heal},
     "/_sandbox/tokens": {"POST": _token},
     "/_sandbox/tokens/expire": {"POST": _expire},
     "/_sandbox/tokens/revoke": {"POST": _revoke},
+    "/_sandbox/webhooks": {"GET": _deliveries, "POST": _add_webhook},
+    "/_sandbox/webhooks/send": {"POST": _send_webhook},
 }
 
 
-def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
+async def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
     """Answer one control request."""
     path, _, query = path.partition("?")
     methods = ROUTES.get(path.removesuffix("/"))
@@ -129,7 +152,8 @@ def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
         return Refusal(405, "no such method here", headers=headers).reply(scim=False)
     try:
         given = mapped(parse(body), "body") if method == "POST" else dict(parse_qsl(query))
-        return methods[method](box, given)
+        reply = methods[method](box, given)
+        return reply if isinstance(reply, Reply) else await reply
     except Refusal as refusal:
         return refusal.reply(scim=False)
     except ValueError as error:  # what a method of the sandbox says of its arguments

@@ -127,6 +127,7 @@ def create(call: Call) -> Reply:
     first = new_message(call, row, {"type": "chat", "body": message["body"]}, USER_ID)
     first["attributes"] |= attributes
     conversations.put_messages(row["id"], [first])
+    call.store.webhooks.send("new_message", first)  # a new_conversation is a visitor's
     return Reply({key: value for key, value in row.items() if value != []})
 
 

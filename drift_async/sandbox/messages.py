@@ -106,6 +106,10 @@ def create(call: Call) -> Reply:
         messages = [*messages, message]
     conversations.put_messages(conversation["id"], messages)
     conversations.put({**conversation, "updatedAt": max(call.now, conversation["updatedAt"])})
+    if kind != "edit":
+        call.store.webhooks.send("new_message", message)
+        if message.get("body", "").startswith("/"):
+            call.store.webhooks.send("new_command_message", message)
     return data(message)
 
 

@@ -58,6 +58,7 @@ def uninstall(call: Call) -> Reply:
         call.store.revoke(call.token.text)
         if grant := call.token.grant:
             call.store.app.drop([grant])
+    call.store.webhooks.send("app_disconnected", {})
     return ok()
 
 
@@ -73,4 +74,5 @@ def erase(call: Call) -> Reply:
     email = text(call.object(["email"])["email"], "email")
     call.store.erasures.append((call.clock + call.store.erase_delay, email))
     call.store.erase_due(call.clock)
+    call.store.webhooks.send("gdpr_delete_requested", {"email": email})
     return data({"message": "Your delete is processing"})

@@ -52,6 +52,10 @@ def update(call: Call) -> Reply:
     row = {**kept, **values, "updatedAt": call.now}
     call.store.users[row["id"]] = row
     scim.follow(call.store, row)
+    if "availability" in values:
+        word = {"AVAILABLE": "ONLINE"}.get(row["availability"], row["availability"])
+        told = {"userId": row["id"], "updatedAt": call.now, "availability": word}
+        call.store.webhooks.send("user_availability_updated", told)
     return data(row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -16,10 +16,12 @@ from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
 from .oauth import App
+from .payloads import example
 from .routes import OPERATIONS, SCOPES, Operation
 from .seed import Seed
 from .service import Seen, Service
 from .store import Store
+from .webhooks import Delivery, Webhooks
 
 
 def _scopes(given: Iterable[str] | None) -> frozenset[str]:
@@ -45,8 +47,10 @@ class Sandbox:
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
     `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
     code, or, without `approve`, with a refusal. What it gets has the `app_scopes` (None: all), and
-    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. `seen` keeps the last
-    `keep` requests, `events` the last `keep_events` events (0: only their counts).
+    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. A webhook that
+    gets no 2xx within `webhook_timeout` seconds is tried again after each of `webhook_retries`
+    (seconds). `seen` keeps the last `keep` requests, `events` the last `keep_events` events (0:
+    only their counts).
     """
 
     def __init__(
@@ -80,6 +84,9 @@ class Sandbox:
         lifetime: float = 7200.0,
         rotate: bool = True,
         approve: bool = True,
+        verification_token: str = "sandbox-verification",
+        webhook_retries: Sequence[float] = (1.0, 5.0, 25.0),
+        webhook_timeout: float = 10.0,
         keep: int = 10_000,
         keep_events: int = 100_000,
     ) -> None:
@@ -124,6 +131,14 @@ class Sandbox:
             today=int(now()) // 3600 * 3_600_000,
             events=EventLog(keep_events),
             streams={segmentstream_token},
+            webhooks=Webhooks(
+                org_id,
+                verification_token,
+                retries=tuple(webhook_retries),
+                timeout=webhook_timeout,
+                clock=clock,
+                keep=keep,
+            ),
         )
         self._service = Service(
             self._store,
@@ -158,9 +173,10 @@ class Sandbox:
         self._runner = runner
 
     async def close(self) -> None:
-        """Stop to listen and drop all connections; a second time does nothing."""
+        """Stop to listen, drop all connections and webhooks; a second time does nothing."""
         runner, self._runner, self._url = self._runner, None, None
         if runner is not None:
+            await self._store.webhooks.close()
             await runner.cleanup()
 
     async def __aenter__(self) -> Self:
@@ -203,6 +219,11 @@ class Sandbox:
     def client_secret(self) -> str:
         """The app's secret."""
         return self._store.app.client_secret
+
+    @property
+    def verification_token(self) -> str:
+        """The token that webhooks carry."""
+        return self._store.webhooks.token
 
     @property
     def org_id(self) -> int:
@@ -322,6 +343,46 @@ class Sandbox:
             skip=skip,
         )
         self._faults.add(operation, fault)
+
+    async def add_webhook(
+        self,
+        url: str,
+        events: Iterable[str] | None = None,
+        *,
+        copies: int = 1,
+        reverse: int = 1,
+    ) -> None:
+        """Send webhooks of these types (None: all) to an address of this machine from now on.
+
+        Each goes out `copies` times at once. With `reverse` above 1 that many are gathered and
+        sent last one first. ValueError for a URL that is not on loopback and for unknown types.
+        """
+        self._store.webhooks.add(url, events, copies, reverse)
+
+    async def send_webhook(self, type: str, data: Any = None, /, **changes: Any) -> None:
+        """Queue a webhook of this type, though nothing has happened here.
+
+        It holds `data` (None: an example of the type), with `changes` of its keys. ValueError when
+        there is no such type and no data.
+        """
+        if data is None:
+            data = example(type, self._store.seed, int(self._now() * 1000))
+        if self._runner is None:
+            raise RuntimeError("the sandbox is not open")
+        self._store.webhooks.send(type, {**data, **changes} if changes else data)
+
+    async def drain_webhooks(self, timeout: float = 10.0) -> list[Delivery]:
+        """Wait until no webhook is to be sent any more, and return `deliveries`.
+
+        TimeoutError when it takes longer than `timeout` seconds.
+        """
+        await self._store.webhooks.drain(timeout)
+        return self.deliveries
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
+        return list(self._store.webhooks.log)
 
     def heal(self) -> None:
         """Forget all scripted faults."""

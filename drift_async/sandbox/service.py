@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 from aiohttp import web
@@ -39,7 +39,7 @@ class Service:
         store: Store,
         limits: Limits,
         faults: Faults,
-        control: Callable[[str, str, bytes], Reply],
+        control: Callable[[str, str, bytes], Awaitable[Reply]],
         *,
         now: Callable[[], float],
         clock: Callable[[], float],
@@ -77,7 +77,7 @@ class Service:
             return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
         target = latin(request.raw_path)
         if target.startswith(CONTROL):
-            return respond(self._control(request.method, target, body))
+            return respond(await self._control(request.method, target, body))
         path, query, scim = split(target, request.headers.get("Host", ""))
         found = match(request.method, path, query, body)
         name = found.operation.name if found.operation else None

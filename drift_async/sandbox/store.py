@@ -28,6 +28,7 @@ from .seed import (
     USER_ID,
     Seed,
 )
+from .webhooks import Webhooks
 
 TIMES: Final = frozenset({"start_date", "last_active", "last_contacted"})
 
@@ -314,6 +315,7 @@ class Store:
     today: int
     events: EventLog
     streams: set[str]
+    webhooks: Webhooks
     contacts: Contacts = attrs.field(init=False)
     conversations: Conversations = attrs.field(init=False)
     accounts: Accounts = attrs.field(init=False)
