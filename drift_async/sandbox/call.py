@@ -28,6 +28,10 @@ TYPES: Final[Mapping[int, str]] = {
 }
 
 
+encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""JSON text as the service writes it."""
+
+
 @attrs.frozen
 class Token:
     """An access token: its scopes, when it was made and when it ends (seconds, None = never).
@@ -58,7 +62,7 @@ class Reply:
             return self.content
         if self.value is ABSENT:
             return b""
-        return json.dumps(self.value, ensure_ascii=False, separators=(",", ":")).encode()
+        return encode(self.value).encode()
 
 
 class Refusal(Exception):
@@ -162,14 +166,17 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
+_decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).decode
+
+
 def parse(body: bytes) -> Any:
     """The JSON value of a body, whatever its Content-Type says; 400 for anything else."""
     if not body.strip():
         raise bad("body", "is missing")
     try:
-        value = json.loads(body.decode(), parse_float=_finite, parse_constant=_no_constant)
+        value = _decode(body.decode())
         if b"\\u" in body:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair fails here
+            encode(value).encode()  # half a surrogate pair fails here
     except (ValueError, RecursionError):
         raise bad("body", "is not valid JSON", scim_type="invalidSyntax") from None
     return value

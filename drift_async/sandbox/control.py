@@ -15,32 +15,26 @@ from .events import APIS
 
 if TYPE_CHECKING:
     from .server import Sandbox
+    from .service import Seen
+    from .webhooks import Delivery
 
 NUMBERS: Final = ("delay", "pause", "drip")
 WHOLE: Final = ("status", "short", "times", "skip")
 OTHERS: Final = ("operation", "headers", "body", "cut", "reset", "raw", "apply")
 
 
+def _shown(one: Seen | Delivery) -> Json:
+    return attrs.asdict(one, recurse=False) | {"body": base64.b64encode(one.body).decode()}
+
+
 def _requests(box: Sandbox, given: Json) -> Reply:
-    rows = [
-        {
-            "method": one.method,
-            "raw_path": one.raw_path,
-            "headers": [list(pair) for pair in one.headers],
-            "body": base64.b64encode(one.body).decode(),
-            "operation": one.operation,
-            "status": one.status,
-            "applied": one.applied,
-        }
-        for one in box.seen
-    ]
-    return Reply({"count": box.count, "requests": rows})
+    return Reply({"count": box.count, "requests": [_shown(one) for one in box.seen]})
 
 
 def _events(box: Sandbox, given: Json) -> Reply:
     events = box.events(given.get("api"), given.get("user"))
     counts = {api: attrs.asdict(box.event_counts(api)) for api in APIS}
-    return Reply({"counts": counts, "events": [attrs.asdict(one) for one in events]})
+    return Reply({"counts": counts, "events": [attrs.asdict(one, recurse=False) for one in events]})
 
 
 def _forget(box: Sandbox, given: Json) -> Reply:
@@ -84,7 +78,7 @@ def _fail(box: Sandbox, given: Json) -> Reply:
 
 
 def _heal(box: Sandbox, given: Json) -> Reply:
-    box.heal()
+    box.heal(given.get("operation"))
     return Reply(status=204)
 
 
@@ -123,10 +117,7 @@ async def _send_webhook(box: Sandbox, given: Json) -> Reply:
 
 
 def _deliveries(box: Sandbox, given: Json) -> Reply:
-    rows = [
-        attrs.asdict(one) | {"body": base64.b64encode(one.body).decode()} for one in box.deliveries
-    ]
-    return Reply({"deliveries": rows})
+    return Reply({"deliveries": [_shown(one) for one in box.deliveries]})
 
 
 ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply | Awaitable[Reply]]]]] = {

@@ -57,7 +57,7 @@ New = tuple[Event, str | bytes | None, bytes]
 class EventLog:
     """The last `keep` events in order of arrival. Safe to use from any thread.
 
-    Of older ones only what tells a repeat stays, some 150 bytes each.
+    Of older ones only what tells a repeat stays, some 200 bytes each.
     """
 
     def __init__(self, keep: int) -> None:

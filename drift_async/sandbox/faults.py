@@ -146,10 +146,13 @@ class Faults:
         with self._lock:
             self._queues[operation].append(fault)
 
-    def clear(self) -> None:
-        """Forget all faults."""
+    def clear(self, operation: str | None) -> None:
+        """Forget the faults of an operation, or all."""
         with self._lock:
-            self._queues.clear()
+            if operation is None:
+                self._queues.clear()
+            else:
+                self._queues.pop(operation, None)
 
     def take(self, operation: str | None) -> Fault | None:
         """The fault for this request, if one is due."""

@@ -95,6 +95,8 @@ class Sandbox:
             raise ValueError("counts must not be negative; users, keep and burst at least 1")
         if any(one is not None and not one > 0 for one in (rate, event_rate)):
             raise ValueError("rate and event_rate must be above 0, or None for no limit")
+        if min(*webhook_retries, webhook_timeout, lifetime) < 0:
+            raise ValueError("webhook_retries, webhook_timeout and lifetime must not be negative")
         if denied_status not in (401, 403):
             raise ValueError("denied_status must be 401 or 403")
         self._token, self._segmentstream_token = token, segmentstream_token
@@ -176,8 +178,8 @@ class Sandbox:
         """Stop to listen, drop all connections and webhooks; a second time does nothing."""
         runner, self._runner, self._url = self._runner, None, None
         if runner is not None:
-            await self._store.webhooks.close()
             await runner.cleanup()
+            await self._store.webhooks.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -384,6 +386,6 @@ class Sandbox:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
         return list(self._store.webhooks.log)
 
-    def heal(self) -> None:
-        """Forget all scripted faults."""
-        self._faults.clear()
+    def heal(self, operation: str | None = None) -> None:
+        """Forget the scripted faults of an operation (None: all faults)."""
+        self._faults.clear(operation)

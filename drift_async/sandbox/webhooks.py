@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -13,7 +12,7 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from .call import Json
+from .call import Json, encode
 from .payloads import PAYLOADS
 
 PENDING: Final = 10_000
@@ -105,7 +104,7 @@ class Webhooks:
         if not hooks:
             return
         value: Json = {"orgId": self.org_id, "type": kind, "token": self.token, "data": data}
-        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        body = encode(value).encode()
         for hook in hooks:
             hook.held.append((kind, body))
             if len(hook.held) >= hook.reverse:

@@ -311,6 +311,6 @@ class Sandbox:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
         return self._loop.read(lambda: self._core.deliveries)
 
-    def heal(self) -> None:
-        """Forget all scripted faults."""
-        self._loop.read(lambda: self._core.heal())
+    def heal(self, operation: str | None = None) -> None:
+        """Forget the scripted faults of an operation (None: all faults)."""
+        self._loop.read(lambda: self._core.heal(operation))

@@ -191,6 +191,15 @@ async def test_faults_queue_by_operation_in_order(box: Sandbox) -> None:
     assert (await ask(box, "GET /teams/org")).status == 200
 
 
+async def test_one_operation_can_be_healed_alone(box: Sandbox) -> None:
+    box.fail("users.get", status=500, skip=2)
+    box.fail("*", status=503, times=None)
+    assert (await ask(box, GET)).status == 503
+    box.heal("*")
+    assert (await ask(box, "DELETE /_sandbox/faults?operation=teams.all", token=None)).status == 204
+    assert [(await ask(box, GET)).status for _ in range(3)] == [200, 500, 200]
+
+
 async def test_a_star_hits_every_request(box: Sandbox) -> None:
     box.fail("*", status=500, times=3)
     lines = [GET, "GET /nope", "GET /scim/Users", GET]

@@ -114,7 +114,11 @@ async def test_the_process_prints_one_line_and_ends_on_a_signal(number: int) -> 
 
 async def test_the_process_says_why_it_cannot_start(box: Sandbox) -> None:
     port = box.url.rpartition(":")[2]
-    for arguments in (["--port", port], ["--users", "0"]):
+    for arguments in (
+        ["--port", port],
+        ["--users", "0"],
+        ["--webhook", "http://example.com/"],
+    ):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "drift_async.sandbox", *arguments),
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -105,11 +106,14 @@ async def test_an_empty_sandbox_answers_empty_lists() -> None:
         {"keep": 0},
         {"keep_events": -1},
         {"event_rate": 0},
+        {"lifetime": -1},
+        {"webhook_timeout": -1},
+        {"webhook_retries": (1, -1)},
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, int]) -> None:
+def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Sandbox(**arguments)  # type: ignore[arg-type]  # one wrong argument at a time
+        Sandbox(**arguments)
 
 
 async def test_a_closed_sandbox_has_no_url() -> None:

@@ -106,10 +106,8 @@ async def test_data_can_be_given_or_changed(box: Sandbox) -> None:
             await box.send_webhook("brand_new")
         await box.drain_webhooks()
     first, second = [json.loads(one.body)["data"] for one in server.got]
-    assert (first["body"], first["type"], first["author"]["type"]) == (
-        *("Hallo ü", "private_note"),
-        "contact",
-    )
+    assert (first["body"], first["type"]) == ("Hallo ü", "private_note")
+    assert first["author"]["type"] == "contact"
     assert second == [1]
 
 
@@ -201,10 +199,13 @@ async def test_what_is_not_taken_is_sent_again_and_then_given_up() -> None:
         await box.add_webhook(server.url)
         await box.send_webhook("new_message")
         done = await box.drain_webhooks()
-        assert [(one.attempt, one.status, one.delivered) for one in done] == [
-            *[(1, 500, False), (2, 307, False), (3, 404, False)],
-            (4, 204, True),
+        assert [(one.attempt, one.status) for one in done] == [
+            (1, 500),
+            (2, 307),
+            (3, 404),
+            (4, 204),
         ]
+        assert [one.delivered for one in done] == [False, False, False, True]
         assert len({one.body for one in server.got}) == 1
         assert {one.target for one in server.got} == {"/"}
     async with dead_url() as url, Sandbox(webhook_retries=(0, 0)) as box:
@@ -304,8 +305,11 @@ async def test_what_does_not_fit_in_the_queue_is_logged(
             await box.send_webhook(kind)
         done = await box.drain_webhooks()
     assert types(server) == ["new_message", "new_meeting"]
-    assert [(one.type, one.attempt, one.delivered) for one in done] == [
-        *[("chat_to_call", 0, False), ("new_message", 1, True), ("new_meeting", 1, True)]
+    outcomes = [(one.type, one.attempt, one.delivered) for one in done]
+    assert outcomes == [
+        ("chat_to_call", 0, False),
+        ("new_message", 1, True),
+        ("new_meeting", 1, True),
     ]
 
 
