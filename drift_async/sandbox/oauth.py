@@ -95,9 +95,9 @@ def _given(call: Call) -> tuple[dict[str, str], bool]:
             pairs = parse_qsl(call.body.decode(), keep_blank_values=True)
             given = dict(pairs)
             if len(given) < len(pairs):
-                raise _no("invalid_request", "a field is given twice")
+                raise ValueError("a field is given twice")
     except (ValueError, Refusal) as error:
-        raise _no("invalid_request", "the body is no form") from error
+        raise _no("invalid_request", f"the body is not readable: {error}") from error
     camel = "grantType" in given
     names = {_camel(key) if camel else key: key for key in FIELDS}
     known = {key: value for key, value in given.items() if isinstance(value, str)}

@@ -104,8 +104,6 @@ _WHEN: Final[Mapping[str, When]] = {
     "users.get_many": lambda query, _: "userId" in query,
     "oauth.refresh": lambda _, body: b"refresh_token" in body,
 }
-
-
 _BUDGETS: Final = ("reports", "events", "segmentstream")
 _OPEN: Final = ("events", "oauth", "segmentstream")
 

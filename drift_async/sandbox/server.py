@@ -346,6 +346,10 @@ class Sandbox:
         )
         self._faults.add(operation, fault)
 
+    def heal(self, operation: str | None = None) -> None:
+        """Forget the scripted faults of an operation (None: all faults)."""
+        self._faults.clear(operation)
+
     async def add_webhook(
         self,
         url: str,
@@ -385,7 +389,3 @@ class Sandbox:
     def deliveries(self) -> list[Delivery]:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
         return list(self._store.webhooks.log)
-
-    def heal(self, operation: str | None = None) -> None:
-        """Forget the scripted faults of an operation (None: all faults)."""
-        self._faults.clear(operation)

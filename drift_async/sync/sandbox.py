@@ -281,6 +281,10 @@ class Sandbox:
             )
         )
 
+    def heal(self, operation: str | None = None) -> None:
+        """Forget the scripted faults of an operation (None: all faults)."""
+        self._loop.read(lambda: self._core.heal(operation))
+
     def add_webhook(
         self, url: str, events: Iterable[str] | None = None, *, copies: int = 1, reverse: int = 1
     ) -> None:
@@ -310,7 +314,3 @@ class Sandbox:
     def deliveries(self) -> list[Delivery]:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
         return self._loop.read(lambda: self._core.deliveries)
-
-    def heal(self, operation: str | None = None) -> None:
-        """Forget the scripted faults of an operation (None: all faults)."""
-        self._loop.read(lambda: self._core.heal(operation))
