@@ -11,6 +11,7 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
+from itertools import repeat
 from types import GenericAlias
 from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -261,13 +262,17 @@ def _secret(value: Any, _: Any) -> Secret:
 
 
 def _tuple_hook(kind: Any, converter: BaseConverter) -> StructureHook:
-    items = GenericAlias(list, get_args(kind)[:1])
-    hook = converter.get_structure_hook(items)
+    item_kind = get_args(kind)[0]
+    items = GenericAlias(list, (item_kind,))
+    # The list's own hook is slower, and says where the fault was.
+    hook = converter.get_structure_hook(items if converter.detailed_validation else item_kind)
 
     def structure_items(value: Any, _: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise _WrongTypeError("list", value)
-        return tuple(hook(value, items))
+        if converter.detailed_validation:
+            return tuple(hook(value, items))
+        return tuple(map(hook, value, repeat(item_kind)))
 
     return structure_items
 
@@ -286,19 +291,9 @@ def _mapping_hook(kind: Any, converter: BaseConverter) -> StructureHook:
 
 def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
     names = _wire_names(kind)
-    known = frozenset(names.values())
-
-    def rest(result: Model, value: dict[str, Any]) -> None:
-        """Keep what is unknown or null."""
-        unknown = {key: item for key, item in value.items() if key not in known}
-        if unknown:
-            object.__setattr__(result, "extra", Frozen._around(unknown))
-        if None in value.values():
-            nulls = frozenset(key for key, item in value.items() if item is None and key in known)
-            object.__setattr__(result, "_nulls", nulls)
-
     if not converter.detailed_validation and can_be_straight(kind):
-        return straight_reader(kind, names, converter.get_structure_hook, rest, Frozen)
+        return straight_reader(kind, names, converter.get_structure_hook, Frozen)
+    known = frozenset(names.values())
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
     overrides |= {"extra": override(omit=True), "_nulls": override(omit=True)}
     build: Callable[[Any, Any], Model] = make_dict_structure_fn(kind, converter, **overrides)
@@ -307,7 +302,11 @@ def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
         if type(value) is not dict:
             raise _WrongTypeError("map", value)
         result = build(value, kind)
-        rest(result, value)
+        nulls = frozenset(key for key in known if key in value and value[key] is None)
+        object.__setattr__(result, "_nulls", nulls)
+        unknown = {key: item for key, item in value.items() if key not in known}
+        if unknown:
+            object.__setattr__(result, "extra", Frozen._around(unknown))
         return result
 
     return structure_model
