@@ -45,3 +45,8 @@ class Awaitable:
 
     def __repr__(self) -> str:
         return repr(self.twin)
+
+
+def core(drift: Any) -> Any:
+    """Return the awaited client behind either face."""
+    return drift.twin._core if isinstance(drift, Awaitable) else drift

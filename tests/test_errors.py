@@ -23,6 +23,7 @@ from drift_async import Rate, Retry, Secret, errors
 from drift_async.errors import reply_error
 from drift_async.sandbox import Sandbox
 
+from .flavours import core
 from .server import Got, Server, dead_url
 
 AT_ONCE = Retry(base=0, throttled_base=0)
@@ -353,8 +354,7 @@ async def test_what_was_refused_twice_is_sent_once_the_server_listens(
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(box.open(), here))
 
     async with opened(make, url) as drift:
-        core = drift.twin._core if hasattr(drift, "twin") else drift
-        core._caller.site.sleep = wait
+        core(drift)._caller.site.sleep = wait
         await attrgetter(call[0])(drift)(*call[1])
         assert waits == [0.0, 0.0]
         assert len(box.seen) == 1
