@@ -38,6 +38,7 @@ refused            ConnectError False 3 0         | ConnectError False 3 0
 dns                ConnectError False 3 0         | ConnectError False 3 0
 tls                ConnectError False 3 0         | ConnectError False 3 0
 certificate        ConnectError False 1 0         | ConnectError False 1 0
+reset-before-send  ConnectError False 3 0         | ConnectError False 3 0
 reset-after-send   ConnectionLostError None 3 3   | OutcomeUnknownError None 1 1
 stalled-head       ConnectionLostError None 3 3   | OutcomeUnknownError None 1 1
 stalled-body       ConnectionLostError True 3 3   | ConnectionLostError True 1 1

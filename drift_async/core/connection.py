@@ -81,7 +81,8 @@ def _requests(
         def send(self, conn: aiohttp.connector.Connection) -> Any:
             task = asyncio.current_task()
             assert task is not None, "only tasks make calls"
-            running[task].sent = True
+            # A connection that was lost by now takes nothing: the write will be refused.
+            running[task].sent = conn.protocol is not None and conn.protocol.is_connected()
             return super().send(conn)
 
     return Request
