@@ -72,7 +72,7 @@ def wary(monkeypatch: pytest.MonkeyPatch) -> None:
     async def create_connection(*args: Any, **kwargs: Any) -> Any:
         transport, protocol = await connect(*args, **kwargs)
         while not transport.is_closing():  # noqa: ASYNC110
-            await asyncio.sleep(0)  # the loop itself finds out
+            await asyncio.sleep(0.001)  # the loop itself finds out
         return transport, protocol
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
