@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drift_async import ConnectionLostError, NotFoundError, ResponseTooLargeError, Retry, Sandbox
+from drift_async import (
+    ConnectionLostError,
+    Drift,
+    NotFoundError,
+    ResponseTooLargeError,
+    Retry,
+    Sandbox,
+)
 from drift_async.core.download import continues
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +107,29 @@ async def test_a_bound_holds_before_and_while_reading(
         assert caught.value.applied is True
     assert list(tmp_path.iterdir()) == []
     assert len(box.seen) == 2
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_a_download_cancelled_at_its_beginning_leaves_no_file(
+    box: Sandbox, document: int, tmp_path: Path, steps: int
+) -> None:
+    async with Drift(box.token, base_url=box.url) as drift:
+        path = tmp_path / "file.bin"
+        call = asyncio.create_task(drift.conversations.download_attachment(document, path))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+    # The thread that makes and deletes files may be a moment later.
+    await asyncio.to_thread(wait_for_no_threads, "drift-async-file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for_no_threads(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(5)
 
 
 async def test_an_unknown_document_leaves_no_file(drift: Any, tmp_path: Path) -> None:

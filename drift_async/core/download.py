@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
@@ -75,7 +76,8 @@ class Buffer:
 class FileBuffer(Buffer):
     """Writes beside *path* under a temporary name; `keep` gives the file its name.
 
-    Disk work is done in threads, so that the event loop goes on.
+    Disk work is done in a thread of its own, so that the event loop goes on and each step comes
+    after the one before, also when a cancelled call waits for neither.
     """
 
     def __init__(self, path: str | os.PathLike[str], most: int) -> None:
@@ -83,24 +85,37 @@ class FileBuffer(Buffer):
         self._path = Path(path)
         self._file: BinaryIO | None = None
         self._part: str | None = None
+        self._thread = ThreadPoolExecutor(1, "drift-async-file")
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._create)
+        try:
+            await self._do(self._create)
+        except BaseException:
+            self._thread.submit(self._discard)  # created after all, when it was cancelled
+            self._thread.shutdown(wait=False)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._discard)
+        try:
+            await self._do(self._discard)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def keep(self) -> None:
         """Put the whole file in place, at once and on disk."""
-        await asyncio.to_thread(self._keep)
+        await self._do(self._keep)
 
     async def _reset(self) -> None:
         self.size = 0
-        await asyncio.to_thread(self._truncate)
+        await self._do(self._truncate)
 
     async def _append(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._open_file().write, chunk)
+        await self._do(self._open_file().write, chunk)
+
+    async def _do(self, work: Callable[..., object], *args: object) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(loop.run_in_executor(self._thread, work, *args))
 
     def _create(self) -> None:
         folder, name = self._path.parent, self._path.name
