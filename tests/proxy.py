@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Literal, Self
@@ -50,18 +51,27 @@ class Proxy:
     """Passes HTTP on to *port* of this machine; messages end by their Content-Length.
 
     The scripts are asked with the number of the connection and, over all connections, of the
-    request, both from 1. ``cuts`` counts the requests that were cut.
+    request, both from 1. ``cuts`` counts the requests that were cut. With ``tls`` it stands for a
+    server with that certificate.
     """
 
-    def __init__(self, port: int, requests: Script = calm, connections: Script = calm) -> None:
+    def __init__(
+        self,
+        port: int,
+        requests: Script = calm,
+        connections: Script = calm,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.connections = self.requests = self.cuts = 0
         self._port = port
+        self._tls = tls
         self._scripts = connections, requests
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -75,7 +85,8 @@ class Proxy:
     @property
     def url(self) -> str:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))

@@ -34,7 +34,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "short-body": {"short": 1},
     **{status: {"status": int(status)} for status in ("429", "500", "503", "504")},
 }
-RESETS = {
+RESETS: dict[str, dict[str, Any]] = {
     "reset-before-send": {"connections": lambda _: Chaos(cut="before", reset=True)},
     "reset-after-send": {"requests": lambda _: Chaos(cut="after", reset=True)},
 }
