@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 import drift_async
 import drift_async.sync
 from drift_async.sandbox import Sandbox
 
 from .flavours import Awaitable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_blocks_a_loop() -> Iterator[None]:
+    """Let what blocks an event loop fail, unless it is called by a test or by the sandbox."""
+    with blockbuster_ctx("drift_async", excluded_modules=["drift_async.sandbox"]) as guard:
+        allow = guard.functions
+        # The blocking face blocks its caller, in a notebook the one loop of that.
+        allow["threading.Lock.acquire"].can_block_in("drift_async/sync/loop.py", "run")
+        # Settings are read where a client is made, a small file among them.
+        allow["io.TextIOWrapper.read"].can_block_in("drift_async/client.py", "_token_from")
+        yield
 
 
 @pytest.fixture
