@@ -246,6 +246,7 @@ class Reply:
             "elapsed": time.monotonic() - self.began,
             "status": self.status,
             "request_id": self.headers.get("X-Request-Id"),
+            "reason": "not_retryable",
         }
 
 

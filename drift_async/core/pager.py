@@ -309,4 +309,5 @@ class Pages(Generic[T]):
         return fresh
 
     def _error(self, detail: str) -> CursorError:
-        return CursorError(detail, operation=self._pager._endpoint.name, applied=True)
+        name = self._pager._endpoint.name
+        return CursorError(detail, operation=name, applied=True, reason="not_retryable")
