@@ -144,6 +144,20 @@ def test_a_slot_granted_to_one_who_is_cancelled_goes_to_the_next() -> None:
     assert virtual.run(main()) == pytest.approx(0.1)
 
 
+def test_a_slot_is_handed_on_also_when_the_cancellation_comes_after_the_grant() -> None:
+    async def main() -> float:
+        pace, loop = limiter(10), asyncio.get_running_loop()
+        await pace.acquire()
+        first, second = (asyncio.create_task(pace.acquire()) for _ in range(2))
+        await asyncio.sleep(0)  # both wait now, so the timer of the grant comes before the next
+        loop.call_at(0.1, first.cancel)
+        await asyncio.wait([first, second])
+        assert first.cancelled()
+        return loop.time()
+
+    assert virtual.run(main()) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("per_second", "burst"), [(0, 1), (-1, 1), (float("inf"), 1), ("5", 1), (5, 0), (5, 1.5)]
 )
