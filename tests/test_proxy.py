@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from operator import attrgetter
 from typing import Any
 
 import pytest
+import trustme
 
 from drift_async import DriftError, Retry
 from drift_async.sandbox import Sandbox
@@ -158,3 +160,34 @@ async def test_after_a_storm_the_client_is_as_before(make: Any, box: Sandbox) ->
         for _ in range(5):
             assert (await drift.users.get(228_225)).id == 228_225
         assert proxy.connections <= connections + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "told"),
+    [
+        ("127.0.0.1", True, "fine"),
+        ("127.0.0.1", False, "ConnectError False 1"),
+        ("other.example", True, "ConnectError False 1"),
+    ],
+)
+async def test_a_bad_certificate_is_met_once(
+    make: Any, box: Sandbox, name: str, trusted: bool, told: str
+) -> None:
+    authority = trustme.CA()
+    server, client = (
+        ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+    )
+    authority.issue_cert(name).configure_cert(server)
+    (authority if trusted else trustme.CA()).configure_trust(client)
+    port, retry = int(box.url.rpartition(":")[2]), Retry(base=0)
+    async with (
+        Proxy(port, tls=server) as proxy,
+        make(box.token, base_url=proxy.url, retry=retry, tls=client) as drift,
+    ):
+        try:
+            await drift.users.get(228_225)
+            outcome = "fine"
+        except DriftError as error:
+            outcome = f"{type(error).__name__} {error.applied} {vars(error).get('attempts')}"
+        assert outcome == told
+        assert box.count == (told == "fine")
