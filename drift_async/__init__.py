@@ -101,9 +101,12 @@ if TYPE_CHECKING:
     from .errors import (
         ServerError as ServerError,
     )
+    from .errors import VerificationError as VerificationError
     from .errors import (
         WrongLoopError as WrongLoopError,
     )
+    from .identity import WeakKeyWarning as WeakKeyWarning
+    from .identity import signed_identity as signed_identity
     from .resources.accounts import (
         Account as Account,
     )
@@ -252,6 +255,49 @@ if TYPE_CHECKING:
         UserRole as UserRole,
     )
     from .sandbox import Sandbox as Sandbox
+    from .webhooks.dispatch import Webhooks as Webhooks
+    from .webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
+    from .webhooks.events import ButtonActionEvent as ButtonActionEvent
+    from .webhooks.events import ButtonClickedEvent as ButtonClickedEvent
+    from .webhooks.events import ChatToCallEvent as ChatToCallEvent
+    from .webhooks.events import ContactIdentifiedEvent as ContactIdentifiedEvent
+    from .webhooks.events import ContactUpdatedEvent as ContactUpdatedEvent
+    from .webhooks.events import ConversationInactiveEvent as ConversationInactiveEvent
+    from .webhooks.events import ConversationManualPushEvent as ConversationManualPushEvent
+    from .webhooks.events import (
+        ConversationParticipantAddedEvent as ConversationParticipantAddedEvent,
+    )
+    from .webhooks.events import (
+        ConversationParticipantRemovedEvent as ConversationParticipantRemovedEvent,
+    )
+    from .webhooks.events import ConversationPushEvent as ConversationPushEvent
+    from .webhooks.events import ConversationStatusUpdatedEvent as ConversationStatusUpdatedEvent
+    from .webhooks.events import EventType as EventType
+    from .webhooks.events import GdprDeleteRequestedEvent as GdprDeleteRequestedEvent
+    from .webhooks.events import MeetingUpdatedEvent as MeetingUpdatedEvent
+    from .webhooks.events import NewCommandMessageEvent as NewCommandMessageEvent
+    from .webhooks.events import NewConversationEvent as NewConversationEvent
+    from .webhooks.events import NewMeetingEvent as NewMeetingEvent
+    from .webhooks.events import NewMessageEvent as NewMessageEvent
+    from .webhooks.events import PhoneCapturedEvent as PhoneCapturedEvent
+    from .webhooks.events import PlaybookGoalMetEvent as PlaybookGoalMetEvent
+    from .webhooks.events import UnknownEvent as UnknownEvent
+    from .webhooks.events import UserAvailabilityUpdatedEvent as UserAvailabilityUpdatedEvent
+    from .webhooks.events import UserUnsubscribedEvent as UserUnsubscribedEvent
+    from .webhooks.events import WebhookEvent as WebhookEvent
+    from .webhooks.payloads import AttributeChange as AttributeChange
+    from .webhooks.payloads import AvailabilityChange as AvailabilityChange
+    from .webhooks.payloads import ButtonPress as ButtonPress
+    from .webhooks.payloads import CapturedPhone as CapturedPhone
+    from .webhooks.payloads import ContactChanges as ContactChanges
+    from .webhooks.payloads import ConversationInactivity as ConversationInactivity
+    from .webhooks.payloads import GoalMet as GoalMet
+    from .webhooks.payloads import MeetingBooking as MeetingBooking
+    from .webhooks.payloads import MeetingChange as MeetingChange
+    from .webhooks.payloads import ParticipantsAdded as ParticipantsAdded
+    from .webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
+    from .webhooks.payloads import StatusChange as StatusChange
+    from .webhooks.relay import RelayKey as RelayKey
 
 # Where the public names live. The block above says the same to type checkers; a test compares.
 MODULES = {
@@ -268,8 +314,9 @@ MODULES = {
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
         "DecodeError DriftError ForkError InputError NotFoundError OutcomeUnknownError "
         "ProtocolError RateLimitError ResponseTooLargeError ScopeError ServerError "
-        "WrongLoopError"
+        "VerificationError WrongLoopError"
     ),
+    "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
@@ -289,6 +336,23 @@ MODULES = {
         "MeetingType User UserRole"
     ),
     "sandbox": "Sandbox",
+    "webhooks.dispatch": "Webhooks",
+    "webhooks.events": (
+        "AppDisconnectedEvent ButtonActionEvent ButtonClickedEvent ChatToCallEvent "
+        "ContactIdentifiedEvent ContactUpdatedEvent ConversationInactiveEvent "
+        "ConversationManualPushEvent ConversationParticipantAddedEvent "
+        "ConversationParticipantRemovedEvent ConversationPushEvent ConversationStatusUpdatedEvent "
+        "EventType GdprDeleteRequestedEvent MeetingUpdatedEvent NewCommandMessageEvent "
+        "NewConversationEvent NewMeetingEvent NewMessageEvent PhoneCapturedEvent "
+        "PlaybookGoalMetEvent UnknownEvent UserAvailabilityUpdatedEvent UserUnsubscribedEvent "
+        "WebhookEvent"
+    ),
+    "webhooks.payloads": (
+        "AttributeChange AvailabilityChange ButtonPress CapturedPhone ContactChanges "
+        "ConversationInactivity GoalMet MeetingBooking MeetingChange ParticipantsAdded "
+        "ParticipantsRemoved StatusChange"
+    ),
+    "webhooks.relay": "RelayKey",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 

@@ -66,6 +66,18 @@ class CredentialsError(DriftError):
     """There are no usable credentials."""
 
 
+class VerificationError(DriftError):
+    """A webhook was refused; nothing of it can be read.
+
+    ``reason`` is ``token`` or ``signature`` (missing or wrong), ``time`` (too far from now),
+    ``size`` (too large) or ``body`` (not a JSON object).
+    """
+
+    def __init__(self, detail: str, *, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class CallError(DriftError):
     """Base of the errors of a call that was under way.
 

@@ -442,6 +442,7 @@ def samples() -> dict[str, errors.DriftError]:
         "OutcomeUnknownError": errors.OutcomeUnknownError("lost", settle="look", **call),
         "ScopeError": errors.ScopeError(scope="contact_read", **api),
         "RateLimitError": errors.RateLimitError(retry_after=1.5, **api),
+        "VerificationError": errors.VerificationError("wrong", reason="token"),
     }
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, errors.DriftError) and name not in own:

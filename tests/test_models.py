@@ -36,6 +36,7 @@ from drift_async.resources import (
 from drift_async.resources.attributes import ContactAttributes
 from drift_async.resources.contacts import Contact
 from drift_async.resources.messages import Button, ButtonType, Message, Reaction, Transcript
+from drift_async.webhooks import events
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ def below(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def ours(kind: type[T]) -> list[type[T]]:
-    here = "drift_async.resources"
+    here = ("drift_async.resources", "drift_async.webhooks")
     found: list[type[T]] = [child for child in below(kind) if child.__module__.startswith(here)]
     return sorted(found, key=lambda child: child.__name__)
 
@@ -255,7 +256,8 @@ FIELDS = [
 
 def test_the_models_are_all_found() -> None:
     assert {Message, Contact, scim.ScimUser, reports.ReportRow, app.TokenInfo} <= set(MODELS)
-    assert len(MODELS) >= 30
+    assert {events.NewMessageEvent, events.StatusChange} <= set(MODELS)
+    assert len(MODELS) >= 60
 
 
 @pytest.mark.parametrize(("kind", "name", "wire", "hint", "optional"), FIELDS)
@@ -276,6 +278,10 @@ def test_null_and_absent_read_alike_and_are_written_back_as_they_came(
 ) -> None:
     value = good(kind)
     absent = {key: item for key, item in value.items() if key != wire}
+    default = getattr(attrs.fields(cast(Any, kind)), name).default
+    if default not in (None, attrs.NOTHING):  # the type of an event
+        assert getattr(from_json(kind, absent), name) is default
+        return
     if not (optional or hint is Any):
         with pytest.raises(InputError):
             from_json(kind, absent)

@@ -100,9 +100,12 @@ if TYPE_CHECKING:
     from ..errors import (
         ServerError as ServerError,
     )
+    from ..errors import VerificationError as VerificationError
     from ..errors import (
         WrongLoopError as WrongLoopError,
     )
+    from ..identity import WeakKeyWarning as WeakKeyWarning
+    from ..identity import signed_identity as signed_identity
     from ..resources.accounts import (
         Account as Account,
     )
@@ -250,11 +253,54 @@ if TYPE_CHECKING:
     from ..resources.users import (
         UserRole as UserRole,
     )
+    from ..webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
+    from ..webhooks.events import ButtonActionEvent as ButtonActionEvent
+    from ..webhooks.events import ButtonClickedEvent as ButtonClickedEvent
+    from ..webhooks.events import ChatToCallEvent as ChatToCallEvent
+    from ..webhooks.events import ContactIdentifiedEvent as ContactIdentifiedEvent
+    from ..webhooks.events import ContactUpdatedEvent as ContactUpdatedEvent
+    from ..webhooks.events import ConversationInactiveEvent as ConversationInactiveEvent
+    from ..webhooks.events import ConversationManualPushEvent as ConversationManualPushEvent
+    from ..webhooks.events import (
+        ConversationParticipantAddedEvent as ConversationParticipantAddedEvent,
+    )
+    from ..webhooks.events import (
+        ConversationParticipantRemovedEvent as ConversationParticipantRemovedEvent,
+    )
+    from ..webhooks.events import ConversationPushEvent as ConversationPushEvent
+    from ..webhooks.events import ConversationStatusUpdatedEvent as ConversationStatusUpdatedEvent
+    from ..webhooks.events import EventType as EventType
+    from ..webhooks.events import GdprDeleteRequestedEvent as GdprDeleteRequestedEvent
+    from ..webhooks.events import MeetingUpdatedEvent as MeetingUpdatedEvent
+    from ..webhooks.events import NewCommandMessageEvent as NewCommandMessageEvent
+    from ..webhooks.events import NewConversationEvent as NewConversationEvent
+    from ..webhooks.events import NewMeetingEvent as NewMeetingEvent
+    from ..webhooks.events import NewMessageEvent as NewMessageEvent
+    from ..webhooks.events import PhoneCapturedEvent as PhoneCapturedEvent
+    from ..webhooks.events import PlaybookGoalMetEvent as PlaybookGoalMetEvent
+    from ..webhooks.events import UnknownEvent as UnknownEvent
+    from ..webhooks.events import UserAvailabilityUpdatedEvent as UserAvailabilityUpdatedEvent
+    from ..webhooks.events import UserUnsubscribedEvent as UserUnsubscribedEvent
+    from ..webhooks.events import WebhookEvent as WebhookEvent
+    from ..webhooks.payloads import AttributeChange as AttributeChange
+    from ..webhooks.payloads import AvailabilityChange as AvailabilityChange
+    from ..webhooks.payloads import ButtonPress as ButtonPress
+    from ..webhooks.payloads import CapturedPhone as CapturedPhone
+    from ..webhooks.payloads import ContactChanges as ContactChanges
+    from ..webhooks.payloads import ConversationInactivity as ConversationInactivity
+    from ..webhooks.payloads import GoalMet as GoalMet
+    from ..webhooks.payloads import MeetingBooking as MeetingBooking
+    from ..webhooks.payloads import MeetingChange as MeetingChange
+    from ..webhooks.payloads import ParticipantsAdded as ParticipantsAdded
+    from ..webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
+    from ..webhooks.payloads import StatusChange as StatusChange
+    from ..webhooks.relay import RelayKey as RelayKey
     from .client import Drift as Drift
     from .iterators import Pager as Pager
     from .sandbox import Sandbox as Sandbox
+    from .webhooks import Webhooks as Webhooks
 
-TWINS = {"Drift": "client", "Pager": "iterators", "Sandbox": "sandbox"}
+TWINS = {"Drift": "client", "Pager": "iterators", "Sandbox": "sandbox", "Webhooks": "webhooks"}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,8 +35,11 @@ SOURCES = {
 }
 """Each generated file in ``sync/``, with the source and the class in it that gets a twin."""
 
-BY_HAND = {"Pager": "iterators"}
-"""Twins written by hand, because they step through what the core walks."""
+BY_HAND = {
+    "Pager": "iterators",  # steps through what the core walks
+    "Webhooks": "webhooks",  # calls the user's functions, in the caller's thread; receives nothing
+}
+"""Twins written by hand, each with its reason, and their files in ``sync/``."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
 

@@ -1,0 +1,1 @@
+"""Webhooks: what Drift tells you, verified and typed."""

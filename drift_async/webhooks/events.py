@@ -1,0 +1,334 @@
+"""The events that webhooks tell of: one class for each documented type.
+
+https://devdocs.drift.com/docs/webhook-events-1
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, ClassVar, Final, cast
+
+import attrs
+
+from ..core.codec import Frozen, MisfitError, Model, Word, model, structure, to_json
+from ..resources.contacts import Contact
+from ..resources.conversations import Conversation
+from ..resources.messages import Message
+from .payloads import (
+    AvailabilityChange,
+    ButtonPress,
+    CapturedPhone,
+    ContactChanges,
+    ConversationInactivity,
+    GoalMet,
+    MeetingBooking,
+    ParticipantsAdded,
+    ParticipantsRemoved,
+    StatusChange,
+)
+
+LOG = logging.getLogger("drift_async.webhooks")
+
+
+class EventType(Word):
+    """What a webhook tells of."""
+
+    CONTACT_IDENTIFIED = "contact_identified"
+    CONTACT_UPDATED = "contact_updated"
+    NEW_MESSAGE = "new_message"
+    NEW_COMMAND_MESSAGE = "new_command_message"
+    NEW_CONVERSATION = "new_conversation"
+    CONVERSATION_PARTICIPANT_ADDED = "conversation_participant_added"
+    CONVERSATION_PARTICIPANT_REMOVED = "conversation_participant_removed"
+    CONVERSATION_INACTIVE = "conversation_inactive"
+    CONVERSATION_MANUAL_PUSH = "conversation_manual_push"
+    CONVERSATION_PUSH = "conversation_push"
+    CONVERSATION_STATUS_UPDATED = "conversation_status_updated"
+    BUTTON_CLICKED = "button_clicked"
+    BUTTON_ACTION = "button_action"
+    PHONE_CAPTURED = "phone_captured"
+    NEW_MEETING = "new_meeting"
+    MEETING_UPDATED = "meeting_updated"
+    PLAYBOOK_GOAL_MET = "playbook_goal_met"
+    USER_AVAILABILITY_UPDATED = "user_availability_updated"
+    USER_UNSUBSCRIBED = "user_unsubscribed"
+    CHAT_TO_CALL = "chat_to_call"
+    GDPR_DELETE_REQUESTED = "gdpr_delete_requested"
+    APP_DISCONNECTED = "app_disconnected"
+
+
+@model
+class WebhookEvent(Model):
+    """Base of all events; a handler of it gets every event."""
+
+    type: EventType | None = None
+    org_id: int | None = None
+
+    _when: ClassVar[str] = ""  # the field of the payload that is the time of the event itself
+
+    @property
+    def occurred_at(self) -> datetime | None:
+        """When it happened; None where the payload does not tell."""
+        when: datetime | None = getattr(getattr(self, "data", None), self._when, None)
+        return when
+
+    @property
+    def key(self) -> str:
+        """A hash of all that the event says, the same when it is delivered again.
+
+        It can be the key in a store of your own that several processes share.
+        """
+        said = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        return sha256(said.encode()).hexdigest()
+
+
+@model
+class UnknownEvent(WebhookEvent):
+    """An event of a type, or with a payload, that this release does not know."""
+
+    @property
+    def raw(self) -> Frozen:
+        """The payload as it came, without the verification token."""
+        return Frozen(to_json(self))
+
+
+@model
+class ContactIdentifiedEvent(WebhookEvent):
+    """A visitor gave an e-mail address in a chat."""
+
+    type: EventType = EventType.CONTACT_IDENTIFIED
+    data: Contact
+
+
+@model
+class ContactUpdatedEvent(WebhookEvent):
+    """Attributes of a contact changed."""
+
+    type: EventType = EventType.CONTACT_UPDATED
+    data: ContactChanges
+    _when = "timestamp"
+
+
+@model
+class NewMessageEvent(WebhookEvent):
+    """Somebody wrote in a conversation: a contact, a user, or a bot such as yours."""
+
+    type: EventType = EventType.NEW_MESSAGE
+    data: Message
+    _when = "created_at"
+
+
+@model
+class NewCommandMessageEvent(WebhookEvent):
+    """Somebody wrote a message that begins with a slash."""
+
+    type: EventType = EventType.NEW_COMMAND_MESSAGE
+    data: Message
+    _when = "created_at"
+
+
+@model
+class NewConversationEvent(WebhookEvent):
+    """A visitor started a conversation."""
+
+    type: EventType = EventType.NEW_CONVERSATION
+    data: Conversation
+    _when = "created_at"
+
+
+@model
+class ConversationParticipantAddedEvent(WebhookEvent):
+    """Users joined a conversation."""
+
+    type: EventType = EventType.CONVERSATION_PARTICIPANT_ADDED
+    data: ParticipantsAdded
+    _when = "changed_at"
+
+
+@model
+class ConversationParticipantRemovedEvent(WebhookEvent):
+    """Users left a conversation."""
+
+    type: EventType = EventType.CONVERSATION_PARTICIPANT_REMOVED
+    data: ParticipantsRemoved
+    _when = "changed_at"
+
+
+@model
+class ConversationInactiveEvent(WebhookEvent):
+    """Nobody wrote in a conversation for the time that is set in the app."""
+
+    type: EventType = EventType.CONVERSATION_INACTIVE
+    data: ConversationInactivity
+
+
+@model
+class ConversationManualPushEvent(WebhookEvent):
+    """A conversation was closed or synchronised by hand. The payload is not documented."""
+
+    type: EventType = EventType.CONVERSATION_MANUAL_PUSH
+    data: Frozen | None = None
+
+
+@model
+class ConversationPushEvent(WebhookEvent):
+    """A conversation became inactive or was pushed by hand. The payload is not documented."""
+
+    type: EventType = EventType.CONVERSATION_PUSH
+    data: Frozen | None = None
+
+
+@model
+class ConversationStatusUpdatedEvent(WebhookEvent):
+    """The status of a conversation changed. Drift has deprecated it."""
+
+    type: EventType = EventType.CONVERSATION_STATUS_UPDATED
+    data: StatusChange
+    _when = "changed_at"
+
+
+@model
+class ButtonClickedEvent(WebhookEvent):
+    """A contact clicked a button below a message."""
+
+    type: EventType = EventType.BUTTON_CLICKED
+    data: Message
+
+
+@model
+class ButtonActionEvent(WebhookEvent):
+    """Somebody pressed a button of type ``action``; sent to older bots."""
+
+    type: EventType = EventType.BUTTON_ACTION
+    data: ButtonPress
+
+
+@model
+class PhoneCapturedEvent(WebhookEvent):
+    """Somebody wrote a phone number in a conversation."""
+
+    type: EventType = EventType.PHONE_CAPTURED
+    data: CapturedPhone
+
+
+@model
+class NewMeetingEvent(WebhookEvent):
+    """A meeting was booked."""
+
+    type: EventType = EventType.NEW_MEETING
+    data: MeetingBooking
+
+
+@model
+class MeetingUpdatedEvent(WebhookEvent):
+    """A meeting was moved or canceled."""
+
+    type: EventType = EventType.MEETING_UPDATED
+    data: MeetingBooking
+
+
+@model
+class PlaybookGoalMetEvent(WebhookEvent):
+    """A contact met a goal of a playbook."""
+
+    type: EventType = EventType.PLAYBOOK_GOAL_MET
+    data: GoalMet
+
+
+@model
+class UserAvailabilityUpdatedEvent(WebhookEvent):
+    """A user became available or unavailable."""
+
+    type: EventType = EventType.USER_AVAILABILITY_UPDATED
+    data: AvailabilityChange
+    _when = "updated_at"
+
+
+@model
+class UserUnsubscribedEvent(WebhookEvent):
+    """A contact no longer wants e-mails."""
+
+    type: EventType = EventType.USER_UNSUBSCRIBED
+    data: Contact
+
+
+@model
+class ChatToCallEvent(WebhookEvent):
+    """A chat went on as a call. The payload is not documented."""
+
+    type: EventType = EventType.CHAT_TO_CALL
+    data: Frozen | None = None
+
+
+@model
+class GdprDeleteRequestedEvent(WebhookEvent):
+    """Somebody's data is to be erased. The payload is not documented."""
+
+    type: EventType = EventType.GDPR_DELETE_REQUESTED
+    data: Frozen | None = None
+
+
+@model
+class AppDisconnectedEvent(WebhookEvent):
+    """Your app was uninstalled. The payload is not documented."""
+
+    type: EventType = EventType.APP_DISCONNECTED
+    data: Frozen | None = None
+
+
+_KINDS = (
+    ContactIdentifiedEvent,
+    ContactUpdatedEvent,
+    NewMessageEvent,
+    NewCommandMessageEvent,
+    NewConversationEvent,
+    ConversationParticipantAddedEvent,
+    ConversationParticipantRemovedEvent,
+    ConversationInactiveEvent,
+    ConversationManualPushEvent,
+    ConversationPushEvent,
+    ConversationStatusUpdatedEvent,
+    ButtonClickedEvent,
+    ButtonActionEvent,
+    PhoneCapturedEvent,
+    NewMeetingEvent,
+    MeetingUpdatedEvent,
+    PlaybookGoalMetEvent,
+    UserAvailabilityUpdatedEvent,
+    UserUnsubscribedEvent,
+    ChatToCallEvent,
+    GdprDeleteRequestedEvent,
+    AppDisconnectedEvent,
+)
+EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
+    attrs.fields(cast(Any, kind)).type.default: kind for kind in _KINDS
+}
+"""The class of each documented type."""
+
+
+def read_event(payload: dict[str, Any]) -> WebhookEvent:
+    """Return the event in a verified payload, from which the token was taken out."""
+    word, org_id = payload.get("type"), payload.get("orgId")
+    kind = EVENTS.get(word) if isinstance(word, str) else None
+    if kind is not None:
+        try:
+            event: WebhookEvent = structure(payload, kind)
+        except MisfitError as misfit:
+            LOG.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
+        else:
+            return event
+    # What does not fit stays in ``extra``, so that the payload can be written back as it came.
+    rest = dict(payload)
+    if isinstance(word, str):
+        del rest["type"]
+    if type(org_id) is int:
+        del rest["orgId"]
+    return UnknownEvent(
+        type=EventType(word) if isinstance(word, str) else None,
+        org_id=org_id if type(org_id) is int else None,
+        extra=Frozen(rest),
+    )

@@ -1,0 +1,110 @@
+"""Is it from Drift? Drift signs nothing: it sends a static token, in a header and in the body."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from ..core.inputs import number, whole
+from ..core.secret import Secret, token_secret
+from ..core.strict_json import loads
+from ..errors import InputError, VerificationError
+from .events import WebhookEvent, read_event
+
+TOKEN_HEADER = "x-verification-token"
+MIB = 1024 * 1024
+
+Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+"""Headers as any web framework has them: a mapping, or pairs of name and value."""
+
+
+class Verifier:
+    """Makes events of bodies that came with one of the tokens, and of no others.
+
+    *tolerance* is how many seconds the time in an event may be away from *clock*, epoch seconds.
+    """
+
+    def __init__(
+        self,
+        tokens: str | Secret | Collection[str | Secret],
+        *,
+        tolerance: float | None = None,
+        max_body: int = MIB,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._tokens = _secrets(tokens)
+        self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
+        self.max_body = whole("max_body", max_body, 1)
+        self._clock = clock
+
+    def judge(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
+        """Return the event, or why there is none."""
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise InputError("body", "must be the bytes that came")
+        sent = header_values(headers, TOKEN_HEADER)
+        if not all(map(self._accepts, sent)):
+            return VerificationError("the verification token is wrong", reason="token")
+        if len(body) > self.max_body:
+            return VerificationError(f"the body is over {self.max_body} bytes", reason="size")
+        try:
+            payload = loads(bytes(body))
+        except ValueError:
+            payload = None
+        if type(payload) is not dict:
+            return VerificationError("the body is not a JSON object", reason="body")
+        if "token" in payload:
+            if not self._accepts(payload.pop("token")):
+                return VerificationError("the verification token is wrong", reason="token")
+        elif not sent:
+            return VerificationError("there is no verification token", reason="token")
+        event = read_event(payload)
+        if self._is_stale(event):
+            return VerificationError(
+                f"the event is more than {self._tolerance:g} s away from now", reason="time"
+            )
+        return event
+
+    def _accepts(self, token: object) -> bool:
+        given = Secret(token if isinstance(token, str) else "")
+        accepted = False
+        for secret in self._tokens:  # all of them: the time taken must not tell which it was
+            accepted |= secret == given
+        return accepted
+
+    def _is_stale(self, event: WebhookEvent) -> bool:
+        when = event.occurred_at
+        if self._tolerance is None or when is None:
+            return False
+        return abs(when.timestamp() - self._clock()) > self._tolerance
+
+
+def _secrets(tokens: str | Secret | Collection[str | Secret]) -> tuple[Secret, ...]:
+    """Return the tokens as secrets; the type of what was given is not taken on trust."""
+    given: object = (tokens,) if isinstance(tokens, str | Secret) else tokens
+    if not isinstance(given, Collection) or isinstance(given, bytes | Mapping) or not given:
+        raise InputError("verification_token", "must be a text, or several")
+    return tuple(token_secret("verification_token", token) for token in given)
+
+
+def header_values(headers: Headers, name: str) -> list[str]:
+    """Return all values of the header *name*, which is in lower case.
+
+    A value that is no text is returned as an empty one: it is there, and nothing it could match.
+    """
+    items = getattr(headers, "items", None)
+    found = []
+    try:
+        pairs: Iterable[Any] = items() if callable(items) else headers
+        for key, value in pairs:
+            if _text(key).lower() == name:
+                found.append(_text(value))
+    except (TypeError, ValueError):
+        raise InputError("headers", "must be a mapping, or pairs of name and value") from None
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else ""
