@@ -36,7 +36,7 @@ from drift_async.resources import (
 from drift_async.resources.attributes import ContactAttributes
 from drift_async.resources.contacts import Contact
 from drift_async.resources.messages import Button, ButtonType, Message, Reaction, Transcript
-from drift_async.webhooks import events
+from drift_async.webhooks import events, payloads
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ FIELDS = [
 
 def test_the_models_are_all_found() -> None:
     assert {Message, Contact, scim.ScimUser, reports.ReportRow, app.TokenInfo} <= set(MODELS)
-    assert {events.NewMessageEvent, events.StatusChange} <= set(MODELS)
+    assert {events.NewMessageEvent, payloads.StatusChange} <= set(MODELS)
     assert len(MODELS) >= 60
 
 

@@ -6,13 +6,12 @@ The receivers are servers' own coroutines, and have no counterpart.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import InputError
 from ..webhooks.events import WebhookEvent
-from ..webhooks.handlers import Registry, check_kind
+from ..webhooks.handlers import Registry, check_kind, is_async
 
 E = TypeVar("E", bound=WebhookEvent)
 
@@ -36,7 +35,7 @@ class Webhooks(Registry):
         check_kind(kind)
 
         def register(handler: Callable[[E], None]) -> Callable[[E], None]:
-            if inspect.iscoroutinefunction(handler):
+            if is_async(handler):
                 raise InputError("handler", "must be a plain function on the blocking face")
             self._register(kind, handler)
             return handler

@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from ..core.inputs import number
 from .events import LOG, WebhookEvent
-from .handlers import Handler, Registry, check_kind
+from .handlers import Handler, Registry, check_kind, is_async
 from .intake import Backlog, Intake
 from .receive import AsgiReceiver, aiohttp_handler
 
@@ -90,7 +90,7 @@ class Webhooks(Registry):
 
     async def _run(self, handler: Handler, event: WebhookEvent) -> None:
         try:
-            if _is_async(handler):
+            if is_async(handler):
                 result = handler(event)
             else:
                 result = await to_thread.run_sync(
@@ -131,8 +131,3 @@ class Webhooks(Registry):
         if left:
             LOG.warning("%d accepted deliveries were cut off", left)
         return left
-
-
-def _is_async(handler: Handler) -> bool:
-    call = getattr(handler, "__call__", None)  # noqa: B004  # an object may be called like a function
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)

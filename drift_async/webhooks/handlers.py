@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections import OrderedDict
@@ -156,3 +157,9 @@ def check_kind(kind: object) -> None:
     """Raise `InputError` if *kind* is no class of events."""
     if not isinstance(kind, type) or not issubclass(kind, WebhookEvent):
         raise InputError("kind", "must be a class of events, such as NewMessageEvent")
+
+
+def is_async(handler: Handler) -> bool:
+    """Tell whether a handler is a coroutine function, or an object that is called like one."""
+    call = getattr(handler, "__call__", None)  # noqa: B004  # its kind matters, not its presence
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +65,8 @@ class AsgiReceiver:
             await send({"type": "http.response.start", "status": status, "headers": lines})
             await send({"type": "http.response.body", "body": text})
 
-        try:
+        with suppress(_DisconnectedError):
             await self._intake.take(scope["method"], scope["headers"], read, answer)
-        except _DisconnectedError:
-            return
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
@@ -83,19 +82,29 @@ def aiohttp_handler(intake: Intake) -> Callable[[web.Request], Awaitable[web.Str
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.Response()
 
+        async def read() -> bytes:
+            try:
+                return await request.content.readany()
+            except OSError:
+                raise _DisconnectedError from None
+
         async def answer(status: int, headers: dict[str, str]) -> None:
             response.set_status(status)
-            response.headers.update(headers)
+            response.headers.update({"Content-Type": "text/plain", **headers})
             response.body = _text(status)
             # Left to the server, the answer would go out after work on the event had begun.
             await response.prepare(request)
             await response.write_eof()
+            if status == HTTPStatus.REQUEST_TIMEOUT:
+                request.protocol.force_close()  # or the server gives the sender ten seconds more
 
-        await intake.take(request.method, request.headers, request.content.readany, answer)
+        with suppress(_DisconnectedError):
+            await intake.take(request.method, request.headers, read, answer)
         return response
 
     return handle
 
 
 def _text(status: int) -> bytes:
-    return HTTPStatus(status).phrase.encode()
+    """Return a body: none for a delivery that is taken, so that the answer is one packet."""
+    return b"" if status == HTTPStatus.OK else HTTPStatus(status).phrase.encode()

@@ -24,3 +24,13 @@ def body(kind: str = "new_message", token: Any = TOKEN, **changes: Any) -> bytes
 
 def headers(token: str = TOKEN) -> dict[str, str]:
     return {"X-Verification-Token": token}
+
+
+class Clock:
+    """Says what it is told to."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
