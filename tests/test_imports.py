@@ -37,10 +37,24 @@ def test_the_package_alone_loads_next_to_nothing(module: str) -> None:
     assert loaded(module, {"aiohttp", "attrs", "cattrs", "anyio", "asyncio"} | EXTRAS | APART) == []
 
 
-@pytest.mark.parametrize("name", [f"resources.{name}" for name in RESOURCES] + ["errors"])
-def test_a_resource_file_loads_no_http_client(name: str) -> None:
+PURE = [
+    *(f"resources.{name}" for name in RESOURCES),
+    *(f"webhooks.{name}" for name in ("events", "verify", "handlers", "relay")),
+    "sync.webhooks",
+    "identity",
+    "errors",
+]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_opens_no_connections_loads_no_http_client(name: str) -> None:
     unwanted = {"aiohttp", "drift_async.client", "drift_async.core.connection"} | APART
     assert loaded(f"drift_async.{name}", unwanted) == []
+
+
+def test_an_asgi_receiver_loads_no_http_library() -> None:
+    program = "webhooks.dispatch; drift_async.Webhooks('t').asgi()"
+    assert loaded(f"drift_async.{program}", {"aiohttp"}) == []
 
 
 @pytest.mark.parametrize("module", ["drift_async.client", "drift_async.sync.client"])

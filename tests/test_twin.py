@@ -84,7 +84,7 @@ def test_every_public_method_has_a_twin_with_its_signature_and_docstring(core: t
         assert type(ours[name]) is type(method) or inspect.iscoroutinefunction(method)
 
 
-@pytest.mark.parametrize("name", ["Drift", "Sandbox"])
+@pytest.mark.parametrize("name", ["Drift", "Sandbox", "Webhooks"])
 def test_what_is_constructed_takes_the_same_arguments(name: str) -> None:
     ours, theirs = getattr(drift_async.sync, name), getattr(drift_async, name)
     assert inspect.signature(ours) == inspect.signature(theirs)
@@ -98,6 +98,22 @@ def test_what_is_walked_has_a_twin_written_by_hand(name: str) -> None:
     assert ours.keys() == theirs.keys()
     for method in theirs:
         assert inspect.signature(ours[method]) == inspect.signature(theirs[method])
+
+
+def test_the_twin_of_webhooks_receives_nothing_and_is_the_same_otherwise() -> None:
+    ours, theirs = public(drift_async.sync.Webhooks), public(drift_async.Webhooks)
+    assert theirs.keys() - ours.keys() == {"asgi", "aiohttp_handler", "drain"}
+    assert ours.keys() <= theirs.keys()
+    for method in ours:
+        assert annotated(ours[method]).parameters == annotated(theirs[method]).parameters
+
+
+@pytest.mark.parametrize("name", mirror.BY_HAND)
+def test_every_exception_is_still_one(name: str) -> None:
+    twin = getattr(drift_async.sync, name)
+    assert twin is not getattr(drift_async, name)
+    assert twin.__module__ == f"drift_async.sync.{mirror.BY_HAND[name]}"
+    assert mirror.PACKAGE / "sync" / f"{mirror.BY_HAND[name]}.py" not in GENERATED
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)

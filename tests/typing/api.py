@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, assert_type
 
 import drift_async
 from drift_async import (
     Account,
+    ButtonClickedEvent,
     Contact,
     Conversation,
+    EventType,
     Message,
+    NewMessageEvent,
     Page,
     Pager,
     RateState,
@@ -21,6 +24,7 @@ from drift_async import (
     Secret,
     TokenInfo,
     User,
+    WebhookEvent,
     sync,
 )
 
@@ -72,6 +76,42 @@ def blocking(drift: sync.Drift) -> None:
     assert_type(drift.conversations.transcript(7), str)
     assert_type(drift.app.token_info(), TokenInfo)
     assert_type(drift.rate, RateState)
+
+
+def webhooks_awaited(webhooks: drift_async.Webhooks) -> None:
+    @webhooks.on(NewMessageEvent)
+    async def answer(event: NewMessageEvent) -> None:
+        assert_type(event.data, Message)
+        assert_type(event.org_id, int | None)
+        assert_type(event.occurred_at, datetime | None)
+
+    @webhooks.on(WebhookEvent)
+    def note(event: WebhookEvent) -> None:
+        assert_type(event.type, EventType | None)
+
+    @webhooks.on(NewMessageEvent)  # type: ignore[arg-type]  # a handler of other events
+    def other(event: ButtonClickedEvent) -> None: ...
+
+    assert_type(answer, Callable[[NewMessageEvent], Coroutine[Any, Any, None]])
+    assert_type(webhooks.parse(b"", {"a": "b"}), WebhookEvent)
+    assert_type(webhooks.parse(b"", [(b"a", b"b")]), WebhookEvent)
+
+
+async def webhooks_dispatched(webhooks: drift_async.Webhooks, event: WebhookEvent) -> None:
+    assert_type(await webhooks.dispatch(event), bool)
+    assert_type(await webhooks.drain(timeout=1), int)
+
+
+def webhooks_blocking(webhooks: sync.Webhooks, event: WebhookEvent) -> None:
+    @webhooks.on(NewMessageEvent)
+    def note(event: NewMessageEvent) -> None:
+        assert_type(event.data.body, str | None)
+
+    @webhooks.on(NewMessageEvent)  # type: ignore[arg-type]  # async, and this is the blocking face
+    async def answer(event: NewMessageEvent) -> None: ...
+
+    assert_type(webhooks.parse(b"", {}), WebhookEvent)
+    assert_type(webhooks.dispatch(event), bool)
 
 
 def shared(contact: Contact) -> None:
