@@ -106,6 +106,19 @@ def fast(session: nox.Session) -> None:
 
 
 @nox.session
+def services(session: nox.Session) -> None:
+    """Run the README's services with nothing installed but the packages that it names."""
+    named = re.findall(r"pip install \. (.+)", Path("README.md").read_text())
+    clean = Path(session.create_tmp()).resolve() / "clean"
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    python = str(clean / "bin" / "python")
+    packages = sorted(set(" ".join(named).split()))
+    session.run(python, "-m", "pip", "install", "-q", ".", *packages, external=True)
+    session.install("-e", ".", *GROUPS["test"])
+    session.run("pytest", "tests/webhooks/test_services.py", env={"SERVICE_PYTHON": python})
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     """Run what takes long: load, kill loops, wall-clock timing (600 s a test)."""
     session.install("-e", ".[cli]", *GROUPS["test"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from ..core.inputs import number
-from .events import LOG, WebhookEvent
+from .events import WebhookEvent, log
 from .handlers import Handler, Registry, check_kind, is_async
 from .intake import Backlog, Intake
 from .receive import AsgiReceiver, aiohttp_handler
@@ -129,5 +129,5 @@ class Webhooks(Registry):
         """
         left = await self._backlog.drain(number("timeout", timeout))
         if left:
-            LOG.warning("%d accepted deliveries were cut off", left)
+            log.warning("%d accepted deliveries were cut off", left)
         return left

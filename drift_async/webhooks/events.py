@@ -31,7 +31,7 @@ from .payloads import (
     StatusChange,
 )
 
-LOG = logging.getLogger("drift_async.webhooks")
+log = logging.getLogger("drift_async.webhooks")
 
 
 class EventType(Word):
@@ -318,7 +318,7 @@ def read_event(payload: dict[str, Any]) -> WebhookEvent:
         try:
             event: WebhookEvent = structure(payload, kind)
         except MisfitError as misfit:
-            LOG.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
+            log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
         else:
             return event
     # What does not fit stays in ``extra``, so that the payload can be written back as it came.

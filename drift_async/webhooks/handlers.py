@@ -13,7 +13,7 @@ from typing import Any
 from ..core.inputs import number, whole
 from ..core.secret import Secret
 from ..errors import InputError, VerificationError
-from .events import LOG, WebhookEvent
+from .events import WebhookEvent, log
 from .verify import MIB, Headers, Verifier
 
 Handler = Callable[[Any], Any]
@@ -117,12 +117,12 @@ class Registry:
                 yield Turn(self, event, (key, n), handler)
 
     def _report(self, error: Exception, event: WebhookEvent) -> None:
-        LOG.error("a handler of %s failed", type(event).__name__, exc_info=error)
+        log.error("a handler of %s failed", type(event).__name__, exc_info=error)
         if self._on_error is not None:
             try:
                 self._on_error(error, event)
             except Exception:
-                LOG.exception("on_error failed")
+                log.exception("on_error failed")
 
 
 class Turn:

@@ -12,7 +12,7 @@ from typing import cast
 import attrs
 
 from ..errors import VerificationError
-from .events import LOG, WebhookEvent
+from .events import WebhookEvent, log
 from .verify import Headers, header_values
 
 GRACE = 1.0
@@ -135,7 +135,7 @@ class Intake:
         try:
             return self._parse(bytes(body), headers)
         except VerificationError as error:
-            LOG.warning("a delivery was refused: %s", error)
+            log.warning("a delivery was refused: %s", error)
             return _STATUSES[error.reason]
 
     def _refusal(self, method: str, headers: Headers) -> int | None:

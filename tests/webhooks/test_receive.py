@@ -63,13 +63,13 @@ async def test_a_delivery_is_answered_and_handled(serve: Serve) -> None:
     assert event.data.body == "Hello"
 
 
-@pytest.mark.parametrize("kind", PAYLOADS)
-async def test_every_documented_type_is_taken(serve: Serve, kind: str) -> None:
+async def test_every_documented_type_is_taken(serve: Serve) -> None:
     kept = Kept()
     async with serve(kept.webhooks) as port:
-        assert (await post(port, request(body(kind), token=None))).status == 200
-        await kept.came.wait()
-    assert [event.type for event in kept.events] == [kind]
+        for kind in PAYLOADS:
+            assert (await post(port, request(body(kind), token=None))).status == 200
+        await kept.webhooks.drain()
+    assert [event.type for event in kept.events] == list(PAYLOADS)
 
 
 async def test_the_answer_goes_out_before_the_handlers_run(serve: Serve) -> None:
@@ -123,38 +123,38 @@ REFUSED: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize(("what", "status"), REFUSED.values(), ids=REFUSED)
-async def test_what_is_no_delivery_is_refused(
-    serve: Serve, what: dict[str, Any], status: int
-) -> None:
+async def test_what_is_no_delivery_is_refused(serve: Serve) -> None:
     kept = Kept()
     async with serve(kept.webhooks) as port:
-        answer = await post(port, request(**what))
-        assert answer.status == status
-        assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+        answers = {name: await post(port, request(**what)) for name, (what, _) in REFUSED.items()}
+    assert {name: answer.status for name, answer in answers.items()} == {
+        name: status for name, (_, status) in REFUSED.items()
+    }
+    for answer in answers.values():
+        assert answer.headers.get("allow") == ("POST" if answer.status == 405 else None)
         assert TOKEN.encode() not in answer.body
     assert kept.events == []
 
 
-@pytest.mark.parametrize("kind", ["application/json;charset=utf-8", "Application/JSON ; a=b"])
-async def test_a_content_type_may_have_parameters(serve: Serve, kind: str) -> None:
+async def test_a_content_type_may_have_parameters(serve: Serve) -> None:
     async with serve(Kept().webhooks) as port:
-        assert (await post(port, request(kind=kind))).status == 200
+        for kind in ("application/json;charset=utf-8", "Application/JSON ; a=b"):
+            assert (await post(port, request(kind=kind))).status == 200
 
 
-@pytest.mark.parametrize(
-    "forgery",
-    [case for name, case in FORGERIES.items() if name not in ("lone surrogate", "blank around it")],
-)
-async def test_a_forgery_gets_401(serve: Serve, forgery: tuple[bytes, Any]) -> None:
-    sent, headers = forgery
-    lines = dict(headers)  # a header that is there twice is for the next test
-    token = lines.pop("X-Verification-Token", None)
-    kept = Kept()
+async def test_a_forgery_gets_401(serve: Serve) -> None:
+    # Two headers of one name are for the next test; the others could not be sent.
+    unsent = {"right header, then a wrong one", "wrong header, then a right one", "lone surrogate"}
+    kept, statuses = Kept(), {}
     async with serve(kept.webhooks) as port:
-        raw = request(sent, token=token, **{k.replace("-", "_"): v for k, v in lines.items()})
-        assert (await post(port, raw)).status in ((401,) if token != TOKEN else (200, 401))
-    assert [event for event in kept.events if token != TOKEN] == []
+        for name in FORGERIES.keys() - unsent:
+            sent, headers = FORGERIES[name]
+            lines = {key.replace("-", "_"): value for key, value in headers.items()}
+            raw = request(sent, token=lines.pop("X_Verification_Token", None), **lines)
+            statuses[name] = (await post(port, raw)).status
+    assert set(statuses.values()) == {401}, statuses
+    assert len(statuses) >= 12
+    assert kept.events == []
 
 
 async def test_a_second_header_with_another_token_gets_401(serve: Serve) -> None:
@@ -164,11 +164,12 @@ async def test_a_second_header_with_another_token_gets_401(serve: Serve) -> None
             assert (await post(port, raw)).status == 401
 
 
-@pytest.mark.parametrize("token", [None, 7, True, [], [TOKEN], {}])
-async def test_a_body_token_of_the_wrong_type_gets_401(serve: Serve, token: Any) -> None:
+async def test_a_body_token_of_the_wrong_type_gets_401(serve: Serve) -> None:
     async with serve(Kept().webhooks) as port:
-        assert (await post(port, request(body(token=token)))).status == 401
-        assert (await post(port, request(body(token=token), token=None))).status == 401
+        wrong: list[Any] = [None, 7, True, [], [TOKEN], {}]
+        for token in wrong:
+            assert (await post(port, request(body(token=token)))).status == 401
+            assert (await post(port, request(body(token=token), token=None))).status == 401
 
 
 async def test_a_body_over_the_limit_is_refused_without_waiting_for_it(serve: Serve) -> None:
