@@ -40,8 +40,11 @@ async def uvicorn_serves(webhooks: Webhooks) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def aiohttp_serves(webhooks: Webhooks) -> AsyncIterator[int]:
-    """Serve the handler in an application of aiohttp.web; give the port."""
+async def aiohttp_serves(webhooks: Webhooks, lingering: float = 0.1) -> AsyncIterator[int]:
+    """Serve the handler in an application of aiohttp.web; give the port.
+
+    What was refused unread is read and dropped for so many seconds; by default it is ten.
+    """
     sock = listening()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", webhooks.aiohttp_handler())
@@ -50,7 +53,7 @@ async def aiohttp_serves(webhooks: Webhooks) -> AsyncIterator[int]:
         await webhooks.drain()
 
     app.on_cleanup.append(drain)
-    runner = web.AppRunner(app, lingering_time=0.1)  # what was refused unread is read and dropped
+    runner = web.AppRunner(app, lingering_time=lingering)
     await runner.setup()
     await web.SockSite(runner, sock).start()
     try:

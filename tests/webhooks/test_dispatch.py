@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import pytest
 
 import drift_async.sync
@@ -336,6 +337,22 @@ async def test_a_timeout_around_a_dispatch_works() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await webhooks.dispatch(message())
+
+
+async def test_a_cancel_scope_does_not_wait_for_a_thread() -> None:
+    webhooks = Webhooks(TOKEN)
+    over, done = threading.Event(), []
+
+    @webhooks.on(NewMessageEvent)
+    def block(event: NewMessageEvent) -> None:
+        over.wait(5)
+        done.append(event)
+
+    with anyio.move_on_after(0.01) as scope:
+        await webhooks.dispatch(message())
+    assert scope.cancelled_caught
+    assert done == []
+    over.set()
 
 
 async def test_a_handler_that_awaits_something_cancelled_has_failed_and_no_more() -> None:

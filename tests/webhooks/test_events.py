@@ -143,6 +143,8 @@ def test_an_unknown_event_keeps_all_of_it(value: dict[str, Any]) -> None:
     assert event.type == (value.get("type") if isinstance(value.get("type"), str) else None)
     assert event.org_id == (1 if type(value.get("orgId")) is int else None)
     assert to_json(event) == value
+    read = {"type"} if event.type is not None else set()
+    assert event.extra.keys() == value.keys() - read - ({"orgId"} if event.org_id else set())
     assert isinstance(event.raw, Frozen)
     assert event.raw == value
 

@@ -7,6 +7,7 @@ import contextvars
 import gzip
 import json
 import statistics
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +21,16 @@ from drift_async import NewMessageEvent, WebhookEvent, Webhooks
 
 from .. import virtual
 from .deliveries import PAYLOADS, TOKEN, body
-from .servers import SERVERS, Answer, answered, connected, post, request
+from .servers import (
+    SERVERS,
+    Answer,
+    aiohttp_serves,
+    answered,
+    connected,
+    post,
+    request,
+    uvicorn_serves,
+)
 from .test_verify import FORGERIES
 
 pytestmark = pytest.mark.anyio
@@ -217,6 +227,17 @@ async def test_a_body_that_does_not_come_ends_by_its_bound(serve: Serve) -> None
     assert kept.events == []
 
 
+async def test_a_slow_sender_is_hung_up_on() -> None:
+    for serving in (
+        uvicorn_serves(Webhooks(TOKEN, body_timeout=0.05)),
+        aiohttp_serves(Webhooks(TOKEN, body_timeout=0.05), lingering=600),
+    ):
+        async with serving as port, connected(port) as (reader, writer):
+            writer.write(request(b"", length=100) + b"{")
+            assert (await answered(reader)).status == 408
+            assert await reader.read() == b""
+
+
 async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -299,17 +320,6 @@ async def test_while_draining_nothing_new_is_taken(serve: Serve) -> None:
     assert len(kept.events) == 2
 
 
-async def test_a_server_that_shuts_down_waits_for_what_it_took(serve: Serve) -> None:
-    kept = Kept()
-    kept.go.clear()
-    async with serve(kept.webhooks) as port:
-        await post(port, request())
-        await kept.came.wait()
-        asyncio.get_running_loop().call_later(0.02, kept.go.set)
-    assert kept.webhooks._backlog._running == set()
-    assert kept.go.is_set()
-
-
 async def test_no_address_in_a_payload_is_ever_asked(serve: Serve) -> None:
     visits = 0
 
@@ -378,8 +388,12 @@ async def statuses_of(pieces: list[bytes], headers: list[tuple[bytes, bytes]]) -
 JSON_HEADERS = [(b"content-type", b"application/json")]
 
 
+async def unheard(message: Any) -> None:
+    """Take what is sent, and drop it."""
+
+
 async def called(
-    webhooks: Webhooks, pieces: list[bytes], send: Any, receive: Any = None, **scope: Any
+    webhooks: Webhooks, pieces: list[bytes], send: Any = unheard, receive: Any = None, **scope: Any
 ) -> None:
     """Call the ASGI application with a body in pieces."""
     left = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -415,26 +429,63 @@ def test_a_drip_ends_by_its_bound_and_a_slow_body_within_it_is_taken() -> None:
     assert seconds < 10
 
 
-def test_draining_ends_by_its_bound() -> None:
+def test_draining_ends_by_its_bound_and_forgets_the_rest() -> None:
+    async def run() -> tuple[int, float]:
+        kept = Kept(max_running=2)
+        kept.go.clear()
+        for number in range(1, 6):
+            await called(kept.webhooks, [body(id=number)])
+        left = await kept.webhooks.drain(timeout=7)
+        ended = asyncio.get_running_loop().time()
+        kept.go.set()
+        await called(kept.webhooks, [body(id=9)])
+        await kept.webhooks.drain()
+        ids = [event.data.id for event in kept.events if isinstance(event, NewMessageEvent)]
+        assert ids == [1, 2, 9]
+        return left, ended
+
+    assert virtual.run(run()) == (5, 7.0)
+
+
+def test_draining_does_not_wait_for_threads() -> None:
+    over = threading.Event()
+
     async def run() -> tuple[int, float]:
         webhooks = Webhooks(TOKEN)
-        go = asyncio.Event()
 
         @webhooks.on(WebhookEvent)
-        async def never(event: WebhookEvent) -> None:
-            await go.wait()
+        def block(event: WebhookEvent) -> None:
+            over.wait()
 
-        @webhooks.on(NewMessageEvent)
-        def never_either(event: NewMessageEvent) -> None: ...
-
-        async def send(_: Any) -> None: ...
-
-        for number in range(1, 4):
-            await called(webhooks, [body(id=number)], send)
+        await called(webhooks, [body()])
         left = await webhooks.drain(timeout=7)
+        over.set()
         return left, asyncio.get_running_loop().time()
 
-    assert virtual.run(run()) == (3, 7.0)
+    assert virtual.run(run()) == (1, 7.0)
+
+
+def test_an_application_served_by_itself_drains_when_it_ends() -> None:
+    async def run() -> tuple[list[str], float]:
+        webhooks, sent = Webhooks(TOKEN), []
+        phases = ["lifespan.startup", "lifespan.shutdown"]
+
+        @webhooks.on(WebhookEvent)
+        async def take_five_seconds(event: WebhookEvent) -> None:
+            await asyncio.sleep(5)
+
+        async def receive() -> Any:
+            return {"type": phases.pop(0)}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await called(webhooks, [body()])
+        await called(webhooks, [], send, receive, type="lifespan")
+        return sent, asyncio.get_running_loop().time()
+
+    ended = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert virtual.run(run()) == (ended, 5.0)
 
 
 def test_a_handler_that_does_not_let_itself_be_cancelled_holds_nobody_up() -> None:
@@ -450,9 +501,7 @@ def test_a_handler_that_does_not_let_itself_be_cancelled_holds_nobody_up() -> No
                     continue
                 return
 
-        async def send(_: Any) -> None: ...
-
-        await called(webhooks, [body()], send)
+        await called(webhooks, [body()])
         return await webhooks.drain(timeout=7), asyncio.get_running_loop().time()
 
     assert virtual.run(run()) == (1, 8.0)
@@ -468,11 +517,9 @@ async def test_one_object_serves_one_loop_after_another() -> None:
         kept.append(event)
 
     def run(first: int) -> None:
-        async def send(_: Any) -> None: ...
-
         async def serve_some() -> None:
             for number in range(first, first + 3):
-                await called(webhooks, [body(id=number)], send)
+                await called(webhooks, [body(id=number)])
             if first > 1:
                 await webhooks.drain()
 
@@ -495,11 +542,9 @@ async def test_a_handler_sees_the_context_of_its_own_request() -> None:
     async def note(event: NewMessageEvent) -> None:
         seen.append((event.data.id, TRACE.get()))
 
-    async def send(_: Any) -> None: ...
-
     for number in range(1, 4):
         TRACE.set(f"request {number}")
-        await called(webhooks, [body(id=number)], send)
+        await called(webhooks, [body(id=number)])
     await webhooks.drain()
     assert seen == [(1, "request 1"), (2, "request 2"), (3, "request 3")]
 
@@ -537,21 +582,26 @@ async def test_http_2_is_not_told_to_close_its_connection() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [*JSON_HEADERS, (b"content-length", b"2000000")]
+    headers = [*JSON_HEADERS, (b"content-length", b"9" * 5000)]
     await called(Webhooks(TOKEN), [], send, headers=headers, http_version="2")
     assert sent[0]["status"] == 413
     assert b"connection" not in dict(sent[0]["headers"])
 
 
-@pytest.fixture
-async def slow_handler() -> AsyncIterator[Webhooks]:
-    webhooks = Webhooks(TOKEN)
+@pytest.fixture(params=["async", "plain"])
+async def slow_handler(request: pytest.FixtureRequest) -> AsyncIterator[Webhooks]:
+    """Webhooks with a handler that takes ten seconds, or until the test is over."""
+    webhooks, over = Webhooks(TOKEN), threading.Event()
 
-    @webhooks.on(WebhookEvent)
-    async def take_ten_seconds(event: WebhookEvent) -> None:
+    async def wait(event: WebhookEvent) -> None:
         await asyncio.sleep(10)
 
+    def block(event: WebhookEvent) -> None:
+        over.wait(10)
+
+    webhooks.on(WebhookEvent)(wait if request.param == "async" else block)
     yield webhooks
+    over.set()
     await webhooks.drain(timeout=0)
 
 
