@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .core.codec import (
         Frozen as Frozen,
@@ -102,6 +103,9 @@ if TYPE_CHECKING:
         ServerError as ServerError,
     )
     from .errors import VerificationError as VerificationError
+    from .errors import (
+        TokenNotSavedError as TokenNotSavedError,
+    )
     from .errors import (
         WrongLoopError as WrongLoopError,
     )
@@ -255,6 +259,7 @@ if TYPE_CHECKING:
         UserRole as UserRole,
     )
     from .sandbox import Sandbox as Sandbox
+    from .tokens import Token as Token
     from .webhooks.dispatch import Webhooks as Webhooks
     from .webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
     from .webhooks.events import ButtonActionEvent as ButtonActionEvent
@@ -301,6 +306,7 @@ if TYPE_CHECKING:
 
 # Where the public names live. The block above says the same to type checkers; a test compares.
 MODULES = {
+    "auth": "OAuth",
     "client": "Drift",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
@@ -314,7 +320,7 @@ MODULES = {
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
         "DecodeError DriftError ForkError InputError NotFoundError OutcomeUnknownError "
         "ProtocolError RateLimitError ResponseTooLargeError ScopeError ServerError "
-        "VerificationError WrongLoopError"
+        "TokenNotSavedError VerificationError WrongLoopError"
     ),
     "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",
@@ -336,6 +342,7 @@ MODULES = {
         "MeetingType User UserRole"
     ),
     "sandbox": "Sandbox",
+    "tokens": "Token",
     "webhooks.dispatch": "Webhooks",
     "webhooks.events": (
         "AppDisconnectedEvent ButtonActionEvent ButtonClickedEvent ChatToCallEvent "

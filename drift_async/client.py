@@ -7,15 +7,15 @@ import ssl
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from .core.call import Auth
 from .core.endpoint import Effect, Endpoint, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
 from .core.rate import Rate
 from .core.retry import Retry
-from .core.secret import Secret, token_secret
+from .core.secret import Secret, bearer, secret_from, token_secret
 from .core.strict_json import dumps, plain
 from .errors import CredentialsError, InputError
 
@@ -58,7 +58,8 @@ class Drift(Client):
     can be opened again after `close`, also in another event loop. It serves any number of tasks of
     the loop it was opened in.
 
-    ``token`` is the access token. ``timeout`` bounds a call in seconds, with waiting, all attempts
+    ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
+    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts
     and reading the reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
     send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds;
     ``max_connections`` (100), ``max_pages`` of a walk (10,000) and ``max_body`` of a reply in bytes
@@ -92,6 +93,7 @@ class Drift(Client):
         self,
         token: str | None = None,
         *,
+        auth: Auth | None = None,
         base_url: str = BASE_URL,
         timeout: float = 60.0,
         retry: Retry | None = None,
@@ -109,6 +111,8 @@ class Drift(Client):
         on_retry: Callable[[RetryInfo], object] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        if auth is not None and token is not None:
+            raise InputError("auth", "give a token or auth, not both")
         self._set_up(
             base_url=base_url,
             timeout=timeout,
@@ -126,10 +130,11 @@ class Drift(Client):
             on_retry=on_retry,
             tracer_provider=tracer_provider,
             token=None if token is None else token_secret("token", token),
+            auth=auth,
             budgets={"reports": Rate(per_second=1.0)},  # documented: 60 a minute
             max_pages=max_pages,
         )
-        self._without_token = "give a token, or set DRIFT_TOKEN"
+        self._without_token = "give a token or auth, or set DRIFT_TOKEN"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Unpack[Settings]) -> Self:
@@ -139,7 +144,7 @@ class Drift(Client):
         from *env* (the process's by default). Without a token, `open` raises `CredentialsError`.
         """
         env = os.environ if env is None else env
-        token, why = _token_from(env)
+        token, why = (None, "") if settings.get("auth") else secret_from(env, "DRIFT_TOKEN")
         given: dict[str, Any] = {"base_url": env.get("DRIFT_BASE_URL") or BASE_URL, **settings}
         client = cls(token, **given)
         client._without_token = why
@@ -153,10 +158,12 @@ class Drift(Client):
         return self._view(timeout=timeout, retry=retry)
 
     def _authorization(self) -> Secret:
-        token = self._caller.site.token
-        if token is None:
+        site = self._caller.site
+        if site.auth is not None:
+            site.token = site.auth.secret
+        if site.token is None:
             raise CredentialsError(self._without_token)
-        return Secret(f"Bearer {token.reveal()}")
+        return bearer(site.token)
 
     if not TYPE_CHECKING:  # the groups are declared above; type checkers must not see more
 
@@ -207,19 +214,8 @@ class Drift(Client):
 class Settings(CommonSettings, total=False):
     """The keyword arguments of `Drift`."""
 
+    auth: Auth | None
     max_pages: int
-
-
-def _token_from(env: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the token, or why there is none."""
-    if token := env.get("DRIFT_TOKEN"):
-        return token, ""
-    if file := env.get("DRIFT_TOKEN_FILE"):
-        try:
-            return Path(file).read_text("ascii").strip() or None, "DRIFT_TOKEN_FILE is empty"
-        except (OSError, UnicodeError) as error:
-            return None, f"DRIFT_TOKEN_FILE cannot be read ({type(error).__name__})"
-    return None, "set DRIFT_TOKEN or DRIFT_TOKEN_FILE"
 
 
 @lru_cache(maxsize=512)

@@ -78,6 +78,10 @@ class VerificationError(DriftError):
         self.reason = reason
 
 
+class TokenNotSavedError(DriftError):
+    """``on_refresh`` failed, so the new token is not in use; the next call offers it again."""
+
+
 class CallError(DriftError):
     """Base of the errors of a call that was under way.
 

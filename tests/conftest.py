@@ -52,6 +52,14 @@ def make(face: str) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def make_oauth(face: str) -> Callable[..., Any]:
+    """Return what makes an OAuth client of either face, like `make`."""
+    if face == "awaited":
+        return drift_async.OAuth
+    return lambda *args, **kwargs: Awaitable(drift_async.sync.OAuth(*args, **kwargs))
+
+
+@pytest.fixture
 async def drift(box: Sandbox, make: Callable[..., Any]) -> AsyncIterator[Any]:
     """An open client of the sandbox, of either face."""
     async with make(box.token, base_url=box.url) as drift:

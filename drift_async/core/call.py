@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from datetime import UTC, datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import attrs
 
 from ..errors import (
+    AuthenticationError,
     CallError,
     ClosedError,
     CredentialsError,
     DeadlineError,
+    DriftError,
     WrongLoopError,
     merged,
     reply_applied,
@@ -28,9 +31,15 @@ from .endpoint import Endpoint, Reply
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo
 from .rate import Limiter
 from .retry import REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
-from .secret import Secret
+from .secret import Secret, bearer
 
 T = TypeVar("T")
+
+RENEWAL_BOUND = 4.0
+"""Seconds that closing a client waits for a refresh under way: its token would be lost."""
+
+DENIED = 60.0
+"""Seconds in which an operation that refused a new token too causes no other refresh."""
 
 
 class Live:
@@ -41,6 +50,7 @@ class Live:
         self.connection = connection
         self.hooks = hooks if hooks.watch_attempts() else None
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.renewal: asyncio.Task[Any] | None = None
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that ends with the client; in a context of its own, since it serves all."""
@@ -56,18 +66,44 @@ class Live:
 
     async def close(self) -> None:
         """Cancel the tasks, wait for them, close the connections."""
+        if self.renewal is not None:
+            await asyncio.wait([self.renewal], timeout=RENEWAL_BOUND)
         for task in list(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.connection.close()
 
 
+class Auth(Protocol):
+    """A token that is renewed, such as `OAuth.auth` makes. Clients that share one also share its
+    refreshes. A token is told from the next by its object."""
+
+    @property
+    def secret(self) -> Secret:
+        """The access token in use."""
+        ...
+
+    async def renew(self, stale: Secret, live: Live) -> None:
+        """Wait for a token newer than *stale*, in a task of *live* or of another's; or raise."""
+        ...
+
+    async def keep(self, site: Site, live: Live) -> None:
+        """Renew the token ahead of its end, until cancelled."""
+        ...
+
+
 @attrs.define(eq=False, repr=False)
 class Site:
-    """What all views of one client share."""
+    """What all views of one client share.
+
+    ``token`` is what requests carry that are sent from ``token_since`` on.
+    """
 
     limiters: Mapping[str, Limiter]
     token: Secret | None = None
+    auth: Auth | None = None
+    token_since: float = -math.inf
+    denied: dict[str, float] = attrs.field(factory=dict)
     hooks: Hooks = attrs.field(factory=Hooks)
     quota: Quota = attrs.field(factory=Quota)
     live: Live | None = None
@@ -83,6 +119,12 @@ class Site:
         if live.loop is not asyncio.get_running_loop():
             raise WrongLoopError("the client was opened in another event loop; open it in this one")
         return live
+
+    def carry(self, token: Secret) -> None:
+        """Let requests that are sent from now on carry this token."""
+        if self.live is not None and token is not self.token:
+            self.token, self.token_since = token, self.clock()
+            self.live.connection.authorize(bearer(token))
 
 
 @attrs.define(eq=False, repr=False)
@@ -165,11 +207,54 @@ class Caller:
                 return outcome
             verdict = self._verdict(tally, outcome, deadline, limiter, now)
             if isinstance(verdict, str):
-                break
+                error: DriftError | None = tally.error(outcome, verdict)
+                if site.auth is not None and type(error) is AuthenticationError:
+                    error = await self._renewed(site.auth, error, tally, live, now, deadline)
+                if error is not None:
+                    break
+                verdict = 0.0
             await site.sleep(verdict)
             now = site.clock()
         target, body = "", None  # they may hold a secret, and a traceback can show locals
-        raise tally.error(outcome, verdict)
+        raise error
+
+    async def _renewed(
+        self,
+        auth: Auth,
+        error: AuthenticationError,
+        tally: Tally,
+        live: Live,
+        sent: float,
+        deadline: float,
+    ) -> DriftError | None:
+        """Return None if the call is to be sent again, once, with a newer token; else its error."""
+        site, name, now = self.site, tally.endpoint.name, self.site.clock()
+        if error.status == 403 and error.type != "authentication_error":
+            return error
+        if tally.renewed:
+            # So its age was not the reason, and the next call need not try that again.
+            if len(site.denied) >= 100:
+                site.denied.clear()
+            site.denied[name] = now
+            return error
+        if now - site.denied.get(name, -math.inf) < DENIED:
+            return error
+        tally.renewed = True
+        stale = self.token()
+        try:
+            async with asyncio.timeout_at(deadline):
+                while auth.secret is stale and sent >= site.token_since:
+                    if site.live is not live:
+                        return tally.closed()
+                    await auth.renew(stale, live)
+        except DriftError as failure:
+            failure.applied = tally.applied
+            return failure
+        except TimeoutError:
+            return tally.too_late("no new token in time")
+        site.carry(auth.secret)
+        site.hooks.retry(RetryInfo(name, tally.attempts, error.status, None, 0.0))
+        return None
 
     def _verdict(
         self, tally: Tally, outcome: Reply | Failure, deadline: float, limiter: Limiter, sent: float
@@ -216,13 +301,7 @@ class Caller:
             return deadline
         except TimeoutError:
             pass
-        raise DeadlineError(
-            "no turn within the rate limit in time",
-            operation=tally.endpoint.name,
-            applied=tally.applied,
-            reason="deadline",
-            **tally.told(),
-        )
+        raise tally.too_late("no turn within the rate limit in time")
 
 
 async def _told(
@@ -268,6 +347,7 @@ class Tally:
         "clock",
         "cost",
         "endpoint",
+        "renewed",
         "request_id",
         "retry_after",
         "status",
@@ -279,6 +359,7 @@ class Tally:
         self.began = began
         self.attempts = 0
         self.cost = 0
+        self.renewed = False
         self.applied: bool | None = False
         self.status: int | None = None
         self.request_id: str | None = None
@@ -319,6 +400,16 @@ class Tally:
         error = ClosedError(f"{self.endpoint.name}: the client was closed while it was under way")
         error.applied = self.applied
         return error
+
+    def too_late(self, detail: str) -> DeadlineError:
+        """Return the error of a call whose deadline has passed while it waited to be sent."""
+        return DeadlineError(
+            detail,
+            operation=self.endpoint.name,
+            applied=self.applied,
+            reason="deadline",
+            **self.told(),
+        )
 
     def error(self, outcome: Reply | Failure, reason: str) -> CallError:
         """Return the error that the last outcome makes of the call."""

@@ -30,7 +30,6 @@ from .secret import Secret
 from .watch import Attempt, Watch
 
 _NO_TYPE = ("Content-Type",)
-_JSON = {"Content-Type": "application/json"}
 _HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "gzip, deflate",
@@ -167,7 +166,7 @@ class Connection:
         sink: Sink | None = None,
     ) -> Reply | Failure:
         """Send one request and read its reply, from *now* to *until* on the loop's clock."""
-        headers = _JSON if body is not None else None if sink is None else sink.headers()
+        headers = endpoint.headers if body is not None else None if sink is None else sink.headers()
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind

@@ -38,7 +38,8 @@ class Endpoint(Generic[T]):
     ``path`` is a template: ``{name}`` stands for a text, ``{name:int}`` for an id. ``returns`` is
     what a call gives, ``envelope`` how the reply wraps it, ``under`` the keys that lead to it.
     ``effect`` says whether a repeat may apply twice; only a GET is taken for ``safe`` unasked.
-    ``settle`` names the read that tells whether a ``once`` operation was applied.
+    ``settle`` names the read that tells whether a ``once`` operation was applied, ``content`` the
+    type of its body.
     """
 
     method: str
@@ -52,9 +53,11 @@ class Endpoint(Generic[T]):
     scope: str | None = attrs.field(default=None, kw_only=True)
     budget: str = attrs.field(default="default", kw_only=True)
     settle: str = attrs.field(default="read it back", kw_only=True)
+    content: str = attrs.field(default="application/json", kw_only=True)
 
     template: str = attrs.field(init=False)
     name: str = attrs.field(init=False)
+    headers: Mapping[str, str] = attrs.field(init=False)
     _pieces: Sequence[str | None] = attrs.field(init=False)
     _shape: Any = attrs.field(init=False)
     _is_json: bool = attrs.field(init=False)
@@ -69,6 +72,7 @@ class Endpoint(Generic[T]):
         set_field = object.__setattr__
         set_field(self, "template", _PLACEHOLDER.sub(r"{\1}", self.path))
         set_field(self, "name", f"{self.method} {self.template}")
+        set_field(self, "headers", {"Content-Type": self.content})
         set_field(self, "_pieces", _PLACEHOLDER.split(self.path))
         set_field(self, "_shape", _strict(self.returns))
         set_field(self, "_is_json", self.envelope in ("data", "bare"))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ..errors import ClosedError, InputError
-from .call import Caller, Live, Site
+from .call import Auth, Caller, Live, Site
 from .connection import Connection, Limits
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
@@ -74,23 +74,27 @@ class Client:
         on_retry: Callable[[RetryInfo], object] | None,
         tracer_provider: TracerProvider | None,
         token: Secret | None = None,
+        auth: Auth | None = None,
         budgets: Mapping[str, Rate] | None = None,
         max_pages: int = 1,
     ) -> None:
         """Check the settings and keep them."""
-        self._origin = _origin(base_url)
+        self._origin = origin("base_url", base_url)
         self._limits = Limits(
             connect_timeout=number("connect_timeout", connect_timeout, above=0),
             max_connections=whole("max_connections", max_connections, 1),
             max_body=whole("max_body", max_body, 1),
         )
         self._proxy = None if proxy is None else Secret(text("proxy", proxy))
+        if auth is not None and not hasattr(auth, "renew"):
+            raise InputError("auth", "must be what OAuth.auth() returns")
         self._tls = _checked(tls, any_certificate=dangerously_accept_any_certificate)
         rates = {"default": rate or Rate(), **(budgets or {})}
         self._caller = Caller(
             Site(
                 {name: Limiter(rate) for name, rate in rates.items()},
                 token,
+                auth,
                 hooks=Hooks(
                     on_request=on_request,
                     on_response=on_response,
@@ -125,7 +129,9 @@ class Client:
         connection = Connection(
             self._origin, self._authorization(), self._limits, tls=self._tls, proxy=self._proxy
         )
-        site.live = Live(connection, site.hooks)
+        live = site.live = Live(connection, site.hooks)
+        if site.auth is not None:
+            live.spawn(site.auth.keep(site, live))
 
     async def close(self) -> None:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
@@ -186,22 +192,22 @@ class Client:
             site.live = None
 
 
-def _origin(base_url: str) -> str:
+def origin(field: str, url: str) -> str:
     """Return a base URL without its last slash, or raise `InputError`: https, but for loopback."""
     try:
-        parts = urlsplit(text("base_url", base_url))
+        parts = urlsplit(text(field, url))
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise InputError("base_url", "must be a URL") from None
+        raise InputError(field, "must be a URL") from None
     if parts.scheme not in ("https", "http") or not host:
-        raise InputError("base_url", "must be a URL that begins with https://")
+        raise InputError(field, "must be a URL that begins with https://")
     if parts.scheme == "http" and host not in _LOOPBACK:
-        raise InputError("base_url", "must be https; plain http is for loopback addresses only")
-    if "@" in parts.netloc or any(sign in base_url for sign in "?#\\"):
-        raise InputError("base_url", "must not hold credentials, query or fragment")
-    if any(not "\x21" <= sign <= "\x7e" for sign in base_url):
-        raise InputError("base_url", "must be visible ASCII")
-    return base_url.rstrip("/")
+        raise InputError(field, "must be https; plain http is for loopback addresses only")
+    if "@" in parts.netloc or any(sign in url for sign in "?#\\"):
+        raise InputError(field, "must not hold credentials, query or fragment")
+    if any(not "\x21" <= sign <= "\x7e" for sign in url):
+        raise InputError(field, "must be visible ASCII")
+    return url.rstrip("/")
 
 
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Never
 
 from ..errors import InputError
@@ -51,6 +53,29 @@ def token_secret(field: str, value: str | Secret) -> Secret:
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str) or not text:
         raise InputError(field, "must be a text that is not empty")
-    if not all("\x21" <= sign <= "\x7e" for sign in text):
+    if not is_visible(text):
         raise InputError(field, "must be visible ASCII without blanks or line ends")
     return Secret(text)
+
+
+def is_visible(text: str) -> bool:
+    """Tell whether a header can carry *text*."""
+    return text != "" and all("\x21" <= sign <= "\x7e" for sign in text)
+
+
+def bearer(token: Secret) -> Secret:
+    """Return the value of the Authorization header for *token*."""
+    return Secret(f"Bearer {token.reveal()}")
+
+
+def secret_from(env: Mapping[str, str], name: str) -> tuple[str | None, str]:
+    """Return what *env* holds under *name*, or in the file that *name*_FILE names; or why not."""
+    if text := env.get(name):
+        return text, ""
+    if file := env.get(f"{name}_FILE"):
+        try:
+            text = Path(file).read_text("ascii").strip()
+        except (OSError, UnicodeError) as error:
+            return None, f"{name}_FILE cannot be read ({type(error).__name__})"
+        return (text, "") if text else (None, f"{name}_FILE is empty")
+    return None, f"set {name} or {name}_FILE"

@@ -102,6 +102,9 @@ if TYPE_CHECKING:
     )
     from ..errors import VerificationError as VerificationError
     from ..errors import (
+        TokenNotSavedError as TokenNotSavedError,
+    )
+    from ..errors import (
         WrongLoopError as WrongLoopError,
     )
     from ..identity import WeakKeyWarning as WeakKeyWarning
@@ -253,6 +256,8 @@ if TYPE_CHECKING:
     from ..resources.users import (
         UserRole as UserRole,
     )
+    from ..tokens import Token as Token
+    from .auth import OAuth as OAuth
     from ..webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
     from ..webhooks.events import ButtonActionEvent as ButtonActionEvent
     from ..webhooks.events import ButtonClickedEvent as ButtonClickedEvent
@@ -300,7 +305,13 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox as Sandbox
     from .webhooks import Webhooks as Webhooks
 
-TWINS = {"Drift": "client", "Pager": "iterators", "Sandbox": "sandbox", "Webhooks": "webhooks"}
+TWINS = {
+    "Drift": "client",
+    "OAuth": "auth",
+    "Pager": "iterators",
+    "Sandbox": "sandbox",
+    "Webhooks": "webhooks",
+}
 
 
 def __getattr__(name: str) -> Any:

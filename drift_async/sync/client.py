@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .. import client as _async
 from ..client import BASE_URL, Settings
+from ..core.call import Auth
 from ..core.endpoint import Effect
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate import Rate
@@ -39,7 +40,8 @@ class Drift(Client):
     can be opened again after `close`, also in another event loop. It serves any number of tasks of
     the loop it was opened in.
 
-    ``token`` is the access token. ``timeout`` bounds a call in seconds, with waiting, all attempts
+    ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
+    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts
     and reading the reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
     send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds;
     ``max_connections`` (100), ``max_pages`` of a walk (10,000) and ``max_body`` of a reply in bytes
@@ -63,6 +65,7 @@ class Drift(Client):
         self,
         token: str | None = None,
         *,
+        auth: Auth | None = None,
         base_url: str = BASE_URL,
         timeout: float = 60.0,
         retry: Retry | None = None,
@@ -82,6 +85,7 @@ class Drift(Client):
     ) -> None:
         core = _async.Drift(
             token,
+            auth=auth,
             base_url=base_url,
             timeout=timeout,
             retry=retry,

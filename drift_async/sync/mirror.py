@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parent.parent
 SOURCES = {
     "life": ("core/life.py", "Client"),
     "client": ("client.py", "Drift"),
+    "auth": ("auth.py", "OAuth"),
     "accounts": ("resources/accounts.py", "Accounts"),
     "app": ("resources/app.py", "App"),
     "contacts": ("resources/contacts.py", "Contacts"),

@@ -1,0 +1,309 @@
+"""OAuth: the consent page, the token calls, and tokens that renew themselves."""
+
+from __future__ import annotations
+
+import copy
+import hmac
+import os
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, Unpack
+from urllib.parse import parse_qs, urlencode
+
+import attrs
+
+from .client import BASE_URL
+from .core.endpoint import Endpoint
+from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
+from .core.inputs import text
+from .core.life import Client, CommonSettings, origin
+from .core.rate import Limiter, Rate
+from .core.retry import Quota, Retry
+from .core.secret import Secret, is_visible, secret_from, token_secret
+from .errors import (
+    AuthenticationError,
+    BadRequestError,
+    CredentialsError,
+    DecodeError,
+    DriftError,
+    InputError,
+)
+from .tokens import SharedToken, Token, completed
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+AUTHORIZE_BASE_URL = "https://dev.drift.com"
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+AUTHORIZE_URL = Endpoint("GET", "/authorize", str, envelope="none")
+EXCHANGE = Endpoint(
+    "POST",
+    "/oauth2/token",
+    Token,
+    effect="once",
+    envelope="bare",
+    content=_FORM,
+    settle="send the user to the consent page again, since the code may be used up",
+)
+REFRESH = Endpoint(
+    "POST",
+    "/oauth2/token",
+    Token,
+    effect="once",
+    envelope="bare",
+    content=_FORM,
+    settle="refresh again, which is refused if this refresh token is used up",
+)
+
+
+class OAuth(Client):
+    """The client of Drift's OAuth, for apps that other organisations install.
+
+    https://devdocs.drift.com/docs/authentication-and-scopes
+
+    ``client_id`` and ``client_secret`` are the app's; ``authorize_base_url`` is where its consent
+    page is, ``base_url`` where tokens are given out. All else is as `Drift` has it. Send the user
+    to `authorize_url`, `exchange` the code that comes back, store the token, and give what `auth`
+    makes of it to any number of clients:
+
+    >>> oauth = OAuth("client id", "client secret")
+    >>> async with Drift(auth=oauth.auth(token, on_refresh=save)) as drift:
+    ...     contact = await drift.contacts.get(7)
+
+    Where OAuth says no (400 or 401), calls raise `CredentialsError`.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        client_secret: str | Secret,
+        *,
+        base_url: str = BASE_URL,
+        authorize_base_url: str = AUTHORIZE_BASE_URL,
+        timeout: float = 60.0,
+        retry: Retry | None = None,
+        rate: Rate | None = None,
+        connect_timeout: float = 10.0,
+        attempt_timeout: float = 30.0,
+        max_connections: int = 100,
+        max_body: int = 1024 * 1024,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        dangerously_accept_any_certificate: bool = False,
+        on_request: Callable[[RequestInfo], object] | None = None,
+        on_response: Callable[[ResponseInfo], object] | None = None,
+        on_retry: Callable[[RetryInfo], object] | None = None,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
+        self._client_id = text("client_id", client_id, most=1024)
+        self._client_secret = token_secret("client_secret", client_secret)
+        self._authorize_origin = origin("authorize_base_url", authorize_base_url)
+        self._set_up(
+            base_url=base_url,
+            timeout=timeout,
+            retry=retry,
+            rate=rate,
+            connect_timeout=connect_timeout,
+            attempt_timeout=attempt_timeout,
+            max_connections=max_connections,
+            max_body=max_body,
+            proxy=proxy,
+            tls=tls,
+            dangerously_accept_any_certificate=dangerously_accept_any_certificate,
+            on_request=on_request,
+            on_response=on_response,
+            on_retry=on_retry,
+            tracer_provider=tracer_provider,
+        )
+        self._missing = ""
+        self._now: Callable[[], float] = time.time
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, **settings: Unpack[OAuthSettings]
+    ) -> Self:
+        """Return a client set by environment variables; *settings* given here win.
+
+        Reads ``DRIFT_CLIENT_ID``, ``DRIFT_CLIENT_SECRET`` (else the file named by
+        ``DRIFT_CLIENT_SECRET_FILE``), ``DRIFT_BASE_URL`` and ``DRIFT_AUTHORIZE_BASE_URL`` from
+        *env* (the process's by default). Without id or secret, `open` raises `CredentialsError`.
+        """
+        env = os.environ if env is None else env
+        client_id = env.get("DRIFT_CLIENT_ID")
+        client_secret, why = secret_from(env, "DRIFT_CLIENT_SECRET")
+        given: dict[str, Any] = {
+            "base_url": env.get("DRIFT_BASE_URL") or BASE_URL,
+            "authorize_base_url": env.get("DRIFT_AUTHORIZE_BASE_URL") or AUTHORIZE_BASE_URL,
+            **settings,
+        }
+        client = cls(client_id or "missing", client_secret or "missing", **given)
+        client._missing = why if client_id else "set DRIFT_CLIENT_ID"
+        return client
+
+    def authorize_url(self, state: str, *, redirect_uri: str) -> str:
+        """Return the address of the consent page, to which the user's browser is sent.
+
+        It comes back to *redirect_uri*, which is the one in the app's settings, with a code and
+        *state*: a text that cannot be guessed (``secrets.token_urlsafe()``), kept in the user's
+        session. `code_from` reads them. Scopes are set in the app.
+        https://devdocs.drift.com/docs/authentication-and-scopes
+        """
+        self._authorization()
+        query = {
+            "response_type": "code",
+            "client_id": self._client_id,
+            "redirect_uri": text("redirect_uri", redirect_uri, most=4096),
+            "state": text("state", state, most=4096),
+        }
+        return self._authorize_origin + AUTHORIZE_URL.target(query)
+
+    def code_from(self, url: str, *, state: str) -> Secret:
+        """Return the code that the browser brought to ``redirect_uri``; *url* is what it asked for.
+
+        Raises `InputError` if the *state* is not that of this user's session, since somebody else
+        may have started it, and `CredentialsError` if the user did not agree.
+        https://devdocs.drift.com/docs/authentication-and-scopes
+        """
+        # The documentation's own sample has a second question mark in place of the ampersand.
+        query = text("url", url).partition("?")[2].partition("#")[0].replace("?", "&")
+        brought = {name: values[0] for name, values in parse_qs(query).items()}
+        expected = text("state", state).encode()
+        if not hmac.compare_digest(brought.get("state", "").encode(), expected):
+            raise InputError("state", "is not the one that came back with the user")
+        if "error" in brought:
+            raise CredentialsError("the user did not agree, or the app is not set up for it")
+        if "code" not in brought:
+            raise InputError("url", "must hold a code")
+        return token_secret("code", brought["code"])
+
+    async def exchange(self, code: str | Secret, *, redirect_uri: str | None = None) -> Token:
+        """Return the token for a *code*, which works once and soon ends.
+
+        *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
+        https://devdocs.drift.com/docs/authentication-and-scopes
+        """
+        code = token_secret("code", code)
+        more = {} if redirect_uri is None else {"redirect_uri": text("redirect_uri", redirect_uri)}
+        return await self._ask(EXCHANGE, None, code=code, grant_type="authorization_code", **more)
+
+    async def refresh(self, token: Token) -> Token:
+        """Return a new token for an old one, whose refresh token is void from then on.
+
+        What `auth` makes does this by itself, so use one or the other. A lost reply raises
+        `OutcomeUnknownError`. https://devdocs.drift.com/docs/authentication-and-scopes
+        """
+        given = _refresh_token(token)
+        return await self._ask(REFRESH, token, refresh_token=given, grant_type="refresh_token")
+
+    def auth(
+        self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
+    ) -> SharedToken:
+        """Return what ``Drift(auth=...)`` takes: a *token* that is renewed.
+
+        It is renewed some minutes before it ends, and when a call is refused for its token; that
+        call is sent once more, also with ``Retry(attempts=1)``. One refresh serves all calls and
+        all clients that share what is returned here; make it once for a token. This client does
+        not have to be open for it.
+
+        *on_refresh* has to store the new token, since the old refresh token is void: no request
+        uses the new one before *on_refresh* has returned. A coroutine function is awaited in the
+        loop of the client that asked; a plain function runs in a thread of its own and may block.
+        If it raises, calls raise `TokenNotSavedError`, and the next call gives it the same token
+        again. Without it, the tokens last as long as this process.
+
+        If OAuth refuses the refresh token, all calls raise `CredentialsError` and OAuth is asked
+        no more: the user has to agree again. After other failures the next call asks again. An
+        operation that refuses also the new token causes no other refresh for a minute.
+
+        Refreshing in several processes is not supported: the first would lock the others out. Let
+        one of them do it, and the others make ``Drift(token)`` of the access token that it stores.
+        """
+        _refresh_token(token)
+        token_secret("token.access_token", token.access_token)
+        if on_refresh is not None and not callable(on_refresh):
+            raise InputError("on_refresh", "must be callable")
+        return SharedToken(token, self._refresh_apart, on_refresh, self._now)
+
+    def _authorization(self) -> None:
+        if self._missing:
+            raise CredentialsError(self._missing)
+
+    async def _refresh_apart(self, token: Token) -> Token:
+        """Refresh in whatever loop this is, with these settings and a connection of its own."""
+        site = attrs.evolve(
+            self._caller.site, live=None, limiters={"default": Limiter(Rate())}, quota=Quota()
+        )
+        apart = self._view(timeout=None, retry=None)
+        apart._caller = attrs.evolve(apart._caller, site=site)
+        apart._is_view = False
+        async with apart:
+            return await apart.refresh(token)
+
+    async def _ask(
+        self, endpoint: Endpoint[Token], old: Token | None, **fields: str | Secret
+    ) -> Token:
+        """Make a token call, and return the token with what the reply leaves to the *old* one."""
+        given = {"client_id": self._client_id, "client_secret": self._client_secret, **fields}
+        now = self._now()
+        try:
+            reply = await self._caller.send(endpoint, endpoint.path, _form(given))
+            reply.body = completed(reply.body, old, now)
+            token = endpoint.decode(reply)
+            if is_visible(token.access_token.reveal()):
+                return token
+            raise DecodeError(
+                "not fit for a header",
+                operation=endpoint.name,
+                path="$.access_token",
+                applied=True,
+                **reply.told(),
+            )
+        except DriftError as error:
+            failure = _without_secrets(error, given)
+        # From here: the frames of the call hold the form, and a traceback can show locals.
+        raise failure
+
+
+class OAuthSettings(CommonSettings, total=False):
+    """The keyword arguments of `OAuth`."""
+
+    authorize_base_url: str
+
+
+def _refresh_token(token: Token) -> Secret:
+    if not isinstance(token, Token):
+        raise InputError("token", "must be a Token")
+    if token.refresh_token is None:
+        raise InputError("token", "must have a refresh token")
+    return token.refresh_token
+
+
+def _form(fields: Mapping[str, str | Secret]) -> bytes:
+    return urlencode(
+        {
+            name: value.reveal() if isinstance(value, Secret) else value
+            for name, value in fields.items()
+        }
+    ).encode()
+
+
+def _without_secrets(error: DriftError, given: Mapping[str, str | Secret]) -> DriftError:
+    """Return a copy of an error to raise, in which the server's words repeat no secret."""
+    secrets = [value.reveal() for value in given.values() if isinstance(value, Secret)]
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in secrets:
+                value = value.replace(secret, "***")
+        return value
+
+    failure = copy.copy(error)
+    failure.args = tuple(map(masked, error.args))
+    vars(failure).update((name, masked(value)) for name, value in vars(error).items())
+    if isinstance(error, BadRequestError | AuthenticationError):
+        return CredentialsError(str(failure))
+    return failure
