@@ -7,7 +7,7 @@ import hmac
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import parse_qs, urlencode
 
@@ -263,7 +263,8 @@ class OAuth(Client):
                 **reply.told(),
             )
         except DriftError as error:
-            failure = _without_secrets(error, given)
+            known = [*given.values(), *([] if old is None else [old.access_token])]
+            failure = _without(known, error)
         # From here: the frames of the call hold the form, and a traceback can show locals.
         raise failure
 
@@ -291,9 +292,9 @@ def _form(fields: Mapping[str, str | Secret]) -> bytes:
     ).encode()
 
 
-def _without_secrets(error: DriftError, given: Mapping[str, str | Secret]) -> DriftError:
+def _without(known: Sequence[str | Secret], error: DriftError) -> DriftError:
     """Return a copy of an error to raise, in which the server's words repeat no secret."""
-    secrets = [value.reveal() for value in given.values() if isinstance(value, Secret)]
+    secrets = [value.reveal() for value in known if isinstance(value, Secret)]
 
     def masked(value: Any) -> Any:
         if isinstance(value, str):

@@ -180,17 +180,16 @@ class SharedToken:
             return error
         except DriftError as error:
             return error
+        except Exception as error:
+            failure = DriftError(f"the token could not be renewed ({type(error).__name__})")
+            failure.__cause__ = error
+            return failure
         return None
 
     def _over(self, process: int, renewal: _Renewal, task: asyncio.Task[DriftError | None]) -> None:
         """Tell all who wait; who is told nothing looks, and asks again."""
         self._under_way.pop(process, None)
-        if task.cancelled():
-            renewal.set_result(None)
-        elif fault := task.exception():
-            renewal.set_exception(fault)
-        else:
-            renewal.set_result(task.result())
+        renewal.set_result(None if task.cancelled() else task.result())
 
     async def _renew(self) -> None:
         token = self._unsaved

@@ -54,5 +54,5 @@ def operations(box: Sandbox) -> list[str | None]:
 
 def bearers(box: Sandbox) -> list[str]:
     """Return the access token of each request that had one."""
-    named = (dict((name.lower(), value) for name, value in one.headers) for one in box.seen)
+    named = ({name.lower(): value for name, value in one.headers} for one in box.seen)
     return [one["authorization"].split()[1] for one in named if "authorization" in one]

@@ -167,7 +167,7 @@ WHOLE = {
 
 
 def test_a_token_is_whole_in_json_and_nowhere_else() -> None:
-    token = from_json(Token, WHOLE)
+    token: Any = from_json(Token, WHOLE)
     assert to_json(token) == WHOLE
     assert from_json(Token, json.loads(json.dumps(to_json(token)))) == token
     assert token.scopes == {"contact_read", "user_read"}
@@ -182,7 +182,7 @@ def test_a_token_is_whole_in_json_and_nowhere_else() -> None:
         repr({"token": token}),
         repr(attrs.asdict(token)),
         repr(attrs.astuple(token)),
-        repr([getattr(token, field.name) for field in attrs.fields(Token)]),
+        repr([getattr(token, field.name) for field in attrs.fields(type(token))]),
         repr(ValueError(token)),
     ]
     for text in printed:
@@ -299,9 +299,7 @@ async def test_what_was_not_applied_is_repeated(make_oauth: Any, box: Sandbox) -
         (b'{"access_token": ""}', "not fit for a header at $.access_token"),
     ],
 )
-async def test_a_reply_without_a_token_is_an_error(
-    make_oauth: Any, body: bytes, says: str
-) -> None:
+async def test_a_reply_without_a_token_is_an_error(make_oauth: Any, body: bytes, says: str) -> None:
     async with (
         Server(reply(body)) as server,
         make_oauth("id", "secret", base_url=server.url) as oauth,

@@ -1,0 +1,829 @@
+"""Tokens that are renewed: when, how often, for whom, and what is stored first; on both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import pytest
+
+import drift_async
+import drift_async.sync
+from drift_async import (
+    AuthenticationError,
+    ClosedError,
+    CredentialsError,
+    DeadlineError,
+    Drift,
+    OAuth,
+    OutcomeUnknownError,
+    Retry,
+    RetryInfo,
+    ScopeError,
+    Secret,
+    ServerError,
+    Token,
+    TokenNotSavedError,
+    from_json,
+    to_json,
+)
+from drift_async.core import call
+from drift_async.sandbox import Sandbox
+
+from .consent import SOMEBODY, app_of, bearers, given_out, granted, made, operations
+from .server import Got, Server, reply
+from .test_readme import blocking
+
+pytestmark = pytest.mark.anyio
+
+GET, REFRESH = "contacts.get", "oauth.refresh"
+ONCE = Retry(attempts=1)
+GOOD = reply(b'{"data": {"id": 7}}')
+BAD = reply(b'{"error": {"type": "authentication_error", "message": "no"}}', "401 Unauthorized")
+
+
+class Store:
+    """Where an application keeps its token."""
+
+    def __init__(self, token: Token) -> None:
+        self.tokens = [token]
+        self.threads: list[threading.Thread] = []
+
+    def save(self, token: Token) -> None:
+        self.tokens.append(token)
+        self.threads.append(threading.current_thread())
+
+    def access(self, number: int = -1) -> str:
+        return self.tokens[number].access_token.reveal()
+
+
+async def ended(box: Sandbox) -> Store:
+    """Return the store of an application whose access token has just ended."""
+    store = Store(await granted(box))
+    box.expire(store.access())
+    return store
+
+
+async def waits_for_token(task: asyncio.Task[Any]) -> None:
+    """Wait until a call waits for a refresh."""
+    while "_renewed" not in [frame.cr_code.co_name for frame in awaited(task)]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+def awaited(task: asyncio.Task[Any]) -> list[Any]:
+    """Return the coroutines that a task is in, outermost first."""
+    coroutine: Any = task.get_coro()
+    chain = []
+    while inspect.iscoroutine(coroutine):
+        chain.append(coroutine)
+        coroutine = coroutine.cr_await
+    return chain
+
+
+# -- a call that is refused for its token
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_token_is_renewed_and_the_call_sent_again(make: Any, status: int) -> None:
+    heard: list[Any] = []
+    async with Sandbox(denied_status=status) as box:
+        store = await ended(box)
+        auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+        async with make(auth=auth, base_url=box.url, retry=ONCE, on_retry=heard.append) as drift:
+            assert (await drift.contacts.get(SOMEBODY)).id == SOMEBODY
+            assert (await drift.app.token_info()).access_token == Secret(store.access())
+        assert operations(box) == [GET, REFRESH, GET, "app.token_info"]
+        assert bearers(box) == [store.access(0), store.access(1), store.access(1)]
+    assert heard == [RetryInfo("GET /contacts/{contact_id}", 1, status, None, 0.0)]
+    assert auth.token is store.tokens[1]
+
+
+async def test_a_restart_goes_on_with_what_was_stored(make: Any, box: Sandbox) -> None:
+    store = await ended(box)
+    for generation in range(3):
+        token = from_json(Token, json.loads(json.dumps(to_json(store.tokens[-1]))))
+        auth = app_of(box).auth(token, on_refresh=store.save)
+        async with make(auth=auth, base_url=box.url) as drift:
+            await drift.contacts.get(SOMEBODY)
+        box.expire(store.access())
+        assert len(store.tokens) == generation + 2
+
+
+@pytest.mark.parametrize("retry", [ONCE, Retry(base=0)])
+async def test_a_new_token_that_is_refused_too_ends_the_call(make: Any, retry: Retry) -> None:
+    def answer(n: int, got: Got) -> bytes:
+        asks = got.target == "/oauth2/token"
+        return reply(given_out(f"access-{n}", f"refresh-{n}")) if asks else BAD
+
+    async with Server(answer) as server:
+        auth = OAuth("id", "secret", base_url=server.url).auth(made())
+        async with make(auth=auth, base_url=server.url, retry=retry) as drift:
+            for _ in range(20):
+                with pytest.raises(AuthenticationError) as caught:
+                    await drift.contacts.get(7)
+                assert caught.value.applied is False
+            with pytest.raises(AuthenticationError) as other:
+                await drift.users.get(7)
+    assert (caught.value.attempts, other.value.attempts) == (1, 2)
+    asked = [got.target for got in server.got].count("/oauth2/token")
+    assert asked == 2  # one for each operation, and not one for each call
+
+
+@pytest.mark.parametrize("raised", [True, False])
+async def test_the_attempts_are_counted_and_the_others_not_forgotten(
+    make: Any, box: Sandbox, raised: bool
+) -> None:
+    store = await ended(box)
+    box.fail("contacts.update", cut="before")
+    box.fail("contacts.update", status=500, skip=1, times=None)
+    if raised:
+        box.fail(REFRESH, status=500)
+    auth = app_of(box).auth(store.tokens[0])
+    async with make(auth=auth, base_url=box.url, retry=Retry(attempts=3, base=0)) as drift:
+        with pytest.raises(ServerError) as caught:
+            await drift.contacts.update(SOMEBODY, {"plan": "pro"})
+    assert caught.value.applied is None  # the first request may have been applied
+    if raised:
+        assert caught.value.operation == "POST /oauth2/token"
+        assert len(box.seen) == 3
+    else:
+        assert (caught.value.attempts, len(box.seen)) == (3, 4)
+
+
+async def test_a_missing_scope_is_no_matter_of_the_token(make: Any) -> None:
+    async with Sandbox(app_scopes=["contact_write"]) as box:
+        auth = app_of(box).auth(await granted(box))
+        async with make(auth=auth, base_url=box.url) as drift:
+            with pytest.raises(ScopeError) as caught:
+                await drift.contacts.get(SOMEBODY)
+        assert (caught.value.scope, caught.value.attempts) == ("contact_read", 1)
+        assert operations(box) == [GET]
+
+
+async def test_a_403_of_another_kind_is_no_matter_of_the_token(make: Any, box: Sandbox) -> None:
+    auth = app_of(box).auth(await granted(box))
+    for body in ("<html>blocked</html>", {"error": {"type": "forbidden", "message": "no"}}):
+        box.fail(GET, status=403, body=body)
+        async with make(auth=auth, base_url=box.url) as drift:
+            with pytest.raises(AuthenticationError):
+                await drift.contacts.get(SOMEBODY)
+    assert operations(box) == [GET, GET]
+
+
+async def test_a_client_with_a_plain_token_asks_for_none(make: Any, box: Sandbox) -> None:
+    async with make("wrong", base_url=box.url) as drift:
+        with pytest.raises(AuthenticationError) as caught:
+            await drift.contacts.get(SOMEBODY)
+    assert caught.value.attempts == len(box.seen) == 1
+
+
+# -- one refresh for all
+
+
+async def test_500_callers_are_served_by_one_refresh(box: Sandbox) -> None:
+    store = await ended(box)
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        found = await asyncio.gather(*(drift.contacts.get(SOMEBODY) for _ in range(500)))
+    assert {contact.id for contact in found} == {SOMEBODY}
+    assert operations(box).count(REFRESH) == 1
+    assert len(store.tokens) == 2
+
+
+async def test_the_first_caller_is_cancelled_and_499_go_on(box: Sandbox) -> None:
+    store, asked, go = await ended(box), asyncio.Event(), asyncio.Event()
+
+    async def save(token: Token) -> None:
+        asked.set()
+        await go.wait()
+        store.save(token)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        first = asyncio.create_task(drift.contacts.get(SOMEBODY))
+        await asked.wait()
+        others = [asyncio.create_task(drift.contacts.get(SOMEBODY)) for _ in range(499)]
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go.set()
+        assert len(await asyncio.gather(*others)) == 499
+    assert operations(box).count(REFRESH) == 1
+
+
+async def test_clients_of_one_loop_share_a_refresh(box: Sandbox) -> None:
+    store = await ended(box)
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    async with Drift(auth=auth, base_url=box.url) as one, Drift(auth=auth, base_url=box.url) as two:
+        await asyncio.gather(*(drift.contacts.get(SOMEBODY) for drift in (one, two) * 20))
+        assert operations(box).count(REFRESH) == 1
+        box.expire(store.access())
+        await one.contacts.get(SOMEBODY)
+        await two.contacts.get(SOMEBODY)  # learns of the new token by its own refusal
+    assert operations(box).count(REFRESH) == 2
+
+
+async def test_blocking_clients_and_threads_share_a_refresh(box: Sandbox) -> None:
+    store = await ended(box)
+    auth = app_of(box, drift_async.sync.OAuth).auth(store.tokens[0], on_refresh=store.save)
+    clients = [drift_async.sync.Drift(auth=auth, base_url=box.url) for _ in range(4)]
+
+    def use() -> None:
+        barrier = threading.Barrier(16)
+        errors: list[BaseException] = []
+
+        def ask(drift: drift_async.sync.Drift) -> None:
+            try:
+                barrier.wait()
+                drift.contacts.get(SOMEBODY)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=ask, args=(drift,)) for drift in clients * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for drift in clients:
+            drift.close()
+        assert not errors
+
+    await asyncio.to_thread(use)
+    assert operations(box).count(REFRESH) == 1
+    assert len(store.tokens) == 2
+
+
+async def test_what_was_sent_with_an_older_token_is_only_sent_again() -> None:
+    late, arrived = asyncio.Event(), asyncio.Event()
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if b"/oauth2/token" in head:
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                answer = reply(given_out("access-2", "refresh-2"))
+            else:
+                answer = GOOD if b"Bearer access-2" in head else BAD
+                if b"/contacts/8" in head and answer is BAD:
+                    arrived.set()
+                    await late.wait()
+            asked.append(head.split(b" ")[1].decode())
+            writer.write(answer)
+
+    async def quiet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = await asyncio.start_server(quiet, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    auth = OAuth("id", "secret", base_url=url).auth(made())
+    async with server, Drift(auth=auth, base_url=url, retry=ONCE) as drift:
+        slow = asyncio.create_task(drift.contacts.get(8))
+        await arrived.wait()
+        await drift.contacts.get(7)
+        late.set()
+        await slow
+    assert asked == [
+        "/contacts/7",
+        "/oauth2/token",
+        "/contacts/7",
+        "/contacts/8",
+        "/contacts/8",
+    ]
+
+
+# -- what is stored before it is used
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "lambda", "object"])
+async def test_no_request_uses_a_token_that_is_not_stored(box: Sandbox, kind: str) -> None:
+    store, seen = await ended(box), []
+
+    class Saver:
+        async def __call__(self, token: Token) -> None:
+            seen.append(len(box.seen))
+            await asyncio.sleep(0)
+            store.save(token)
+
+    async def coroutine(token: Token) -> None:
+        await Saver()(token)
+
+    def plain(token: Token) -> None:
+        seen.append(len(box.seen))
+        store.save(token)
+
+    savers: dict[str, Callable[[Token], object]] = {
+        "plain": plain,
+        "coroutine": coroutine,
+        "lambda": lambda token: coroutine(token),
+        "object": Saver(),
+    }
+    auth = app_of(box).auth(store.tokens[0], on_refresh=savers[kind])
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box) == [GET, REFRESH, GET]
+    assert seen == [2]
+    on_loop = store.threads == [threading.current_thread()]
+    assert on_loop == (kind != "plain")
+
+
+async def test_on_refresh_may_block_in_a_thread_of_its_own(make: Any, box: Sandbox) -> None:
+    store = await ended(box)
+
+    def save(token: Token) -> None:
+        store.save(token)
+        # Were this the loop's thread, or one of its pool, nothing would come of this call.
+        with drift_async.sync.Drift(box.token, base_url=box.url) as drift:
+            drift.contacts.get(SOMEBODY)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)
+    assert store.threads[0].name.startswith("drift-async-on-refresh")
+    assert bearers(box) == [store.access(0), box.token, store.access(1)]
+
+
+async def test_a_token_that_cannot_be_stored_is_kept_and_offered_again(
+    make: Any, box: Sandbox
+) -> None:
+    store = await ended(box)
+    offered: list[Token] = []
+
+    def save(token: Token) -> None:
+        offered.append(token)
+        if len(offered) < 3:
+            raise OSError(28, "no space left on device")
+        store.save(token)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        for _ in range(2):
+            with pytest.raises(TokenNotSavedError, match="OSError") as caught:
+                await drift.contacts.get(SOMEBODY)
+            assert caught.value.applied is False
+            assert isinstance(caught.value.__cause__, OSError)
+            assert auth.token is store.tokens[0]
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box) == [GET, REFRESH, GET, GET, GET]
+    assert set(bearers(box)[:-1]) == {store.access(0)}
+    assert len({id(token) for token in offered}) == 1
+    assert auth.token is offered[0]
+
+
+async def test_an_exit_in_on_refresh_is_an_error_too(make: Any, box: Sandbox) -> None:
+    def save(token: Token) -> None:
+        sys.exit("no")
+
+    auth = app_of(box).auth((await ended(box)).tokens[0], on_refresh=save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        with pytest.raises(TokenNotSavedError, match="SystemExit"):
+            await drift.contacts.get(SOMEBODY)
+
+
+# -- a refresh that fails
+
+
+async def test_all_who_wait_get_the_one_error_and_the_next_asks_again(box: Sandbox) -> None:
+    store = await ended(box)
+    gate = asyncio.Event()
+
+    async def hold(token: Token) -> Token:
+        await gate.wait()
+        return cast(Token, await refresh(token))
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    refresh, auth._refresh = auth._refresh, hold
+    box.fail(REFRESH, status=500)
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        calls = [asyncio.create_task(drift.contacts.get(SOMEBODY)) for _ in range(50)]
+        for task in calls:
+            await waits_for_token(task)
+        gate.set()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in errors} == {ServerError}
+        assert len({str(error) for error in errors}) == 1
+        assert len({id(error) for error in errors}) == 50  # each has a traceback of its own
+        assert operations(box).count(REFRESH) == 1
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401])
+async def test_a_refused_refresh_token_is_asked_about_once(
+    make: Any, box: Sandbox, status: int
+) -> None:
+    store = await ended(box)
+    box.fail(REFRESH, status=status, body={"error": "invalid_grant"}, times=None)
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    for _ in range(2):
+        async with make(auth=auth, base_url=box.url) as drift:
+            for _ in range(5):
+                with pytest.raises(CredentialsError, match=f"^POST /oauth2/token: {status}") as no:
+                    await drift.contacts.get(SOMEBODY)
+                assert no.value.applied is False
+    assert operations(box).count(REFRESH) == 1
+    box.heal()
+    auth = app_of(box).auth(await granted(box), on_refresh=store.save)  # the user agrees again
+    async with make(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)
+
+
+async def test_a_refresh_whose_reply_is_lost_is_not_repeated_by_itself(
+    make: Any, box: Sandbox
+) -> None:
+    store = await ended(box)
+    box.fail(REFRESH, cut="after")
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await drift.contacts.get(SOMEBODY)
+        assert caught.value.applied is False  # of the call that was made
+        assert operations(box) == [GET, REFRESH]
+        with pytest.raises(CredentialsError):  # it was used up
+            await drift.contacts.get(SOMEBODY)
+
+
+async def test_a_refresh_that_takes_too_long_for_one_call_serves_the_next(
+    make: Any, box: Sandbox
+) -> None:
+    store, go = await ended(box), threading.Event()
+
+    def save(token: Token) -> None:
+        assert go.wait(15)
+        store.save(token)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        with pytest.raises(DeadlineError, match="no new token in time") as caught:
+            await drift.with_options(timeout=0.3).contacts.get(SOMEBODY)
+        assert (caught.value.applied, caught.value.attempts) == (False, 1)
+        go.set()
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 1
+
+
+async def test_whatever_else_goes_wrong_is_a_typed_error_too(make: Any) -> None:
+    async def refresh(token: Token) -> Token:
+        raise RuntimeError("can't start new thread")
+
+    async with Server(BAD) as server:
+        auth = OAuth("id", "secret", base_url=server.url).auth(made())
+        auth._refresh = refresh
+        async with make(auth=auth, base_url=server.url) as drift:
+            with pytest.raises(drift_async.DriftError, match="RuntimeError") as caught:
+                await drift.contacts.get(7)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+# -- the life of clients
+
+
+async def test_a_client_that_is_closed_gives_a_refresh_time_to_be_stored(
+    make: Any, box: Sandbox
+) -> None:
+    store, begun, go = await ended(box), threading.Event(), threading.Event()
+
+    def save(token: Token) -> None:
+        begun.set()
+        assert go.wait(15)
+        store.save(token)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    drift = make(auth=auth, base_url=box.url)
+    await drift.open()
+    waiting = asyncio.create_task(drift.contacts.get(SOMEBODY))
+    await asyncio.to_thread(begun.wait)
+    threading.Timer(0.05, go.set).start()
+    await drift.close()
+    assert len(store.tokens) == 2
+    with pytest.raises(ClosedError):
+        await waiting
+    async with make(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 1
+
+
+async def test_that_time_is_bounded(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "RENEWAL_BOUND", 0.05)
+    begun = asyncio.Event()
+
+    async def save(token: Token) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    store = await ended(box)
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    drift = Drift(auth=auth, base_url=box.url)
+    await drift.open()
+    waiting = asyncio.create_task(drift.contacts.get(SOMEBODY))
+    await begun.wait()
+    await drift.close()
+    with pytest.raises(ClosedError):
+        await waiting
+    auth._on_refresh = store.save  # the token itself is still there
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 1
+    assert len(store.tokens) == 2
+
+
+async def test_another_client_goes_on_with_a_refresh_that_ended_with_the_first(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "RENEWAL_BOUND", 0.0)
+    store, begun, go = await ended(box), asyncio.Event(), asyncio.Event()
+
+    async def save(token: Token) -> None:
+        begun.set()
+        await go.wait()
+        store.save(token)
+
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    first = Drift(auth=auth, base_url=box.url)
+    await first.open()
+    one = asyncio.create_task(first.contacts.get(SOMEBODY))
+    await begun.wait()
+    async with Drift(auth=auth, base_url=box.url) as second:
+        two = asyncio.create_task(second.contacts.get(SOMEBODY))
+        await waits_for_token(two)
+        await first.close()
+        go.set()
+        assert (await two).id == SOMEBODY
+    with pytest.raises(ClosedError):
+        await one
+    assert operations(box).count(REFRESH) == 1
+
+
+def test_a_refresh_in_a_loop_that_ended_does_not_block_the_next_loop() -> None:
+    asked = []
+
+    async def refresh(token: Token) -> Token:
+        asked.append(token)
+        if len(asked) == 1:
+            await asyncio.sleep(3600)
+        return made("access-2")
+
+    auth = OAuth("id", "secret").auth(made())
+    auth._refresh = refresh
+    drift = Drift(auth=auth)
+
+    async def renew(seconds: float) -> None:
+        await drift.open()
+        live = drift._caller.site.live
+        assert live is not None
+        async with asyncio.timeout(seconds):
+            await auth.renew(auth.secret, live)
+        await drift.close()
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(TimeoutError):
+        loop.run_until_complete(renew(0.01))
+    left = asyncio.all_tasks(loop)
+    loop.close()  # without a thought for what is under way
+    asyncio.run(renew(10))
+    assert auth.secret.reveal() == "access-2"
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()
+
+
+# -- ahead of the end
+
+
+@attrs.define
+class Clock:
+    """A wall clock, and a sleep that sets it forward, for so many naps."""
+
+    now: float
+    most: int
+    naps: list[float] = attrs.field(factory=list)
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+        if len(self.naps) >= self.most:
+            raise asyncio.CancelledError
+
+
+async def kept(
+    clock: Clock, token: Token, answers: Sequence[Token | Exception]
+) -> tuple[list[float], Any]:
+    """Keep *token* fresh as a client does; return when it was renewed, and what keeps it."""
+    answer, when = iter(answers), []
+
+    async def refresh(token: Token) -> Token:
+        when.append(clock.now)
+        result = next(answer)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def asleep(seconds: float) -> None:
+        await asyncio.sleep(3600)
+
+    auth = OAuth("id", "secret").auth(token)
+    auth._refresh, auth._now = refresh, clock.time
+    drift = Drift(auth=auth)
+    site = drift._caller.site
+    site.sleep = asleep
+    async with drift:
+        await asyncio.sleep(0)  # what the client itself has started sleeps for good
+        assert site.live is not None
+        site.sleep = clock.sleep
+        with contextlib.suppress(asyncio.CancelledError):
+            await auth.keep(site, site.live)
+        assert site.token is auth.secret
+    return when, auth
+
+
+def lasting(access: str, until: float, lifetime: int = 7200) -> Token:
+    return made(access, expires_in=lifetime, expires_at=round(until * 1000))
+
+
+async def test_a_token_is_renewed_five_minutes_before_its_end() -> None:
+    clock = Clock(1_000_000.0, most=8)
+    first, second, third = (lasting(f"t-{n}", 1_000_000.0 + n * 7200) for n in (1, 2, 3))
+    when, auth = await kept(clock, first, [second, third])
+    assert when == [1_006_900.0, 1_014_100.0]
+    assert auth.token is third
+
+
+async def test_a_token_that_has_ended_is_renewed_at_once() -> None:
+    for skew in (0.0, 86_400.0):
+        clock = Clock(1_000_000.0, most=2)
+        when, auth = await kept(
+            clock, lasting("old", 999_999.0 - skew), [lasting("new", 1_010_000.0)]
+        )
+        assert when == [1_000_000.0]
+        assert auth.secret.reveal() == "new"
+
+
+async def test_a_short_life_or_a_wrong_clock_makes_no_storm() -> None:
+    clock = Clock(1_000_000.0, most=20)
+    tokens = [lasting(f"t-{n}", 5.0, lifetime=1) for n in range(20)]  # long ended, says the clock
+    when, _ = await kept(clock, tokens[0], tokens[1:])
+    assert when == [1_000_000.0 + 30.0 * n for n in range(10)]
+
+
+async def test_a_token_without_an_end_is_left_alone() -> None:
+    for token in (made(), made(expires_in=0), made(expires_in=7200)):
+        clock = Clock(1_000_000.0, most=50)
+        when, _ = await kept(clock, token, [])
+        assert when == []
+        assert min(clock.naps[::2]) == 3600.0
+
+
+async def test_a_failure_ahead_of_the_end_is_logged_and_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock(1_000_000.0, most=8)
+    refused = CredentialsError("POST /oauth2/token: 400 invalid_grant")
+    when, auth = await kept(
+        clock, lasting("t", 1_000_000.0), [drift_async.DriftError("an outage"), refused]
+    )
+    assert when == [1_000_000.0, 1_000_030.0]  # and never again after the refusal
+    assert [record.getMessage() for record in caplog.records if record.name == "drift_async"] == [
+        "a token that ends soon was not renewed: an outage",
+        "a token that ends soon was not renewed: POST /oauth2/token: 400 invalid_grant",
+    ]
+    assert auth.secret.reveal() == "t"
+
+
+async def test_a_token_kept_for_on_refresh_is_renewed_itself_when_it_ends() -> None:
+    clock, asked = Clock(1_000_000.0, most=1), []
+
+    async def refresh(token: Token) -> Token:
+        asked.append(token.access_token.reveal())
+        return lasting(f"t-{len(asked)}", clock.now + 7200)
+
+    def save(token: Token) -> None:
+        if len(asked) < 2:
+            raise OSError
+
+    auth = OAuth("id", "secret").auth(made("t-0"), on_refresh=save)
+    auth._refresh, auth._now = refresh, clock.time
+    async with Drift(auth=auth) as drift:
+        live = drift._caller.site.live
+        assert live is not None
+        for _ in range(2):
+            with pytest.raises(TokenNotSavedError):
+                await auth.renew(auth.secret, live)
+        clock.now += 7000
+        await auth.renew(auth.secret, live)
+    assert asked == ["t-0", "t-1"]
+    assert auth.secret.reveal() == "t-2"
+
+
+async def test_a_client_renews_a_token_by_itself(make: Any, box: Sandbox) -> None:
+    stored = threading.Event()
+    token = from_json(Token, {**to_json(await granted(box)), "expires_at": 1})
+    auth = app_of(box).auth(token, on_refresh=lambda token: stored.set())
+    async with make(auth=auth, base_url=box.url) as drift:
+        await drift.contacts.get(SOMEBODY)  # the blocking client opens itself at the first call
+        assert await asyncio.to_thread(stored.wait, 10)
+    assert operations(box).count(REFRESH) == 1
+
+
+# -- a process that is killed
+
+
+PROGRAM = """
+import json, os, signal, sys
+from pathlib import Path
+from drift_async import CredentialsError, Drift, OAuth, Token, from_json, to_json
+
+url, file, when = sys.argv[1:]
+file = Path(file)
+
+def save(token):
+    if when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    file.with_suffix(".new").write_text(json.dumps(to_json(token)))
+    os.replace(file.with_suffix(".new"), file)
+    if when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    token = from_json(Token, json.loads(file.read_text()))
+    oauth = OAuth("sandbox-client", "sandbox-secret", base_url=url)
+    async with Drift(auth=oauth.auth(token, on_refresh=save), base_url=url) as drift:
+        for _ in range(3):
+            try:
+                print((await drift.contacts.get(15_811_400_007)).id)
+            except CredentialsError as error:
+                print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+@pytest.mark.parametrize("face", ["awaited", "blocking"])
+@pytest.mark.parametrize(
+    ("when", "then", "refreshes"),
+    [("after", [str(SOMEBODY)] * 3, 1), ("before", ["CredentialsError"] * 3, 2)],
+)
+async def test_a_process_that_is_killed_around_storing_its_token(
+    box: Sandbox, tmp_path: Path, face: str, when: str, then: list[str], refreshes: int
+) -> None:
+    store, file = await ended(box), tmp_path / "token.json"
+    file.write_text(json.dumps(to_json(store.tokens[0])))
+    awaited = "import asyncio\n" + PROGRAM + "\nasyncio.run(main())\n"
+    program = awaited if face == "awaited" else blocking(PROGRAM) + "\nmain()\n"
+
+    def run(when: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, box.url, str(file), when]
+        return subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+
+    killed = await asyncio.to_thread(run, when)
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, ""), killed.stderr
+    again = await asyncio.to_thread(run, "never")
+    assert (again.stdout.split(), again.stderr) == (then, "")
+    assert operations(box).count(REFRESH) == refreshes
+
+
+# -- nothing shows
+
+
+async def test_no_error_of_a_call_with_auth_shows_a_token(
+    make: Any, box: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    from .test_errors import told
+
+    caplog.set_level(logging.DEBUG)
+    store = await ended(box)
+    planted = [store.access(), str(to_json(store.tokens[0])["refresh_token"]), box.client_secret]
+    said = ""
+    for fault in ({"status": 500}, {"cut": "before"}, {"status": 400, "body": " ".join(planted)}):
+        box.fail(REFRESH, **fault)
+        auth = drift_async.OAuth(box.client_id, Secret(box.client_secret), base_url=box.url).auth(
+            store.tokens[0]
+        )
+        async with make(auth=auth, base_url=box.url) as drift:
+            with pytest.raises(drift_async.DriftError) as caught:
+                await drift.contacts.get(SOMEBODY)
+            said += told(caught.value, with_locals=True) + repr(auth) + repr(drift)
+    said += caplog.text
+    assert len(caplog.records) > 5
+    assert not [secret for secret in planted if secret in said]
+
+
+def test_the_clock_of_tokens_is_the_wall_clock() -> None:
+    assert OAuth("id", "secret")._now is time.time
