@@ -221,6 +221,7 @@ class OAuth(Client):
 
         Refreshing in several processes is not supported: the first would lock the others out. Let
         one of them do it, and the others make ``Drift(token)`` of the access token that it stores.
+        https://devdocs.drift.com/docs/authentication-and-scopes
         """
         _refresh_token(token)
         token_secret("token.access_token", token.access_token)

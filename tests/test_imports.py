@@ -57,7 +57,10 @@ def test_an_asgi_receiver_loads_no_http_library() -> None:
     assert loaded(f"drift_async.{program}", {"aiohttp"}) == []
 
 
-@pytest.mark.parametrize("module", ["drift_async.client", "drift_async.sync.client"])
+@pytest.mark.parametrize(
+    "module",
+    ["drift_async.client", "drift_async.sync.client", "drift_async.auth", "drift_async.sync.auth"],
+)
 def test_a_client_loads_neither_sandbox_nor_command_line_nor_extras(module: str) -> None:
     assert loaded(module, (EXTRAS - {"orjson"}) | APART) == []
 

@@ -15,8 +15,9 @@ import pytest
 
 import drift_async
 import drift_async.sync
-from drift_async import client, resources
+from drift_async import auth, client, resources
 from drift_async.core.endpoint import Endpoint, Resource
+from drift_async.core.life import Client
 from drift_async.core.pager import Pager
 from drift_async.sandbox import Sandbox
 
@@ -71,6 +72,9 @@ scim.create POST /scim/Users once default - bare -
 scim.replace PUT /scim/Users/{} idempotent default - bare -
 scim.update PATCH /scim/Users/{} idempotent default - bare -
 scim.delete DELETE /scim/Users/{} idempotent default - none -
+oauth.authorize_url GET /authorize safe default - none -
+oauth.exchange POST /oauth2/token once default - bare -
+oauth.refresh POST /oauth2/token once default - bare -
 """
 EXPECTED = {name: rest for name, *rest in map(str.split, TABLE.strip().splitlines())}
 ROUTE_ONLY = {
@@ -79,28 +83,39 @@ ROUTE_ONLY = {
     "contacts.remove_tags",
     "reports.conversation_summary",
 }
-ELSEWHERE = ("events.", "oauth.", "segmentstream.")  # what other clients than `Drift` call
-WITHOUT_OPERATION = {"conversations.download_attachment", "contacts.upsert"}  # built on others
+ELSEWHERE = ("events.", "segmentstream.")  # what other clients than `Drift` call
+WITHOUT_OPERATION = {  # built on others, or without a request
+    "conversations.download_attachment",
+    "contacts.upsert",
+    "oauth.code_from",
+    "oauth.auth",
+}
 SHARED = json.loads((Path(__file__).parent / "sandbox/operations.json").read_text("utf-8"))
-GROUPS = {name: type(getattr(drift_async.Drift("token"), name)) for name in client.GROUPS}
+GROUPS: dict[str, type] = {
+    **{name: type(getattr(drift_async.Drift("token"), name)) for name in client.GROUPS},
+    "oauth": drift_async.OAuth,
+}
 
 
 def endpoints() -> dict[str, Endpoint[Any]]:
     """Return all rows, as module and constant: contacts.find_by_email."""
     found = {}
-    for module in pkgutil.iter_modules(resources.__path__):
-        names = vars(import_module(f"drift_async.resources.{module.name}"))
-        for name, value in names.items():
+    modules = {
+        one.name: import_module(f"drift_async.resources.{one.name}")
+        for one in pkgutil.iter_modules(resources.__path__)
+    }
+    for group, module in {**modules, "oauth": auth}.items():
+        for name, value in vars(module).items():
             if isinstance(value, Endpoint):
-                found[f"{module.name}.{name.lower()}"] = value
+                found[f"{group}.{name.lower()}"] = value
     return found
 
 
 ENDPOINTS = endpoints()
 
 
-def test_there_are_44_operations_and_each_has_one_row() -> None:
-    assert len(EXPECTED) == 44
+def test_there_are_47_operations_and_each_has_one_row() -> None:
+    assert len(EXPECTED) == 47
     assert ENDPOINTS.keys() == EXPECTED.keys()
 
 
@@ -158,7 +173,11 @@ def test_an_operation_has_a_method_that_says_what_it_returns(name: str) -> None:
     else:
         assert returned == promised
         promised = (typing.get_args(promised) or (promised,))[0]
-    plain = {"conversations.transcript": str, "conversations.attachment": bytes}
+    plain = {
+        "conversations.transcript": str,
+        "conversations.attachment": bytes,
+        "oauth.authorize_url": str,
+    }
     if promised not in (plain.get(name), type(None)):
         assert getattr(drift_async, promised.__name__) is promised
         assert getattr(drift_async.sync, promised.__name__) is promised
@@ -171,23 +190,23 @@ def test_a_method_has_an_operation() -> None:
         for name, member in vars(kind).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }
-    assert all(issubclass(kind, Resource) for kind in GROUPS.values())
+    assert all(issubclass(kind, Resource | Client) for kind in GROUPS.values())
     assert methods == EXPECTED.keys() | WITHOUT_OPERATION
 
 
 def test_the_client_has_every_group_on_both_faces() -> None:
-    awaited = drift_async.Drift("t" * 30)
-    blocking = drift_async.sync.Drift("t" * 30)
-    for name in EXPECTED:
-        group, method = name.split(".")
-        assert callable(getattr(getattr(awaited, group), method))
-        assert callable(getattr(getattr(blocking, group), method))
+    for face in (drift_async, drift_async.sync):
+        drift, oauth = face.Drift("t" * 30), face.OAuth("id", "secret")
+        for name in EXPECTED:
+            group, method = name.split(".")
+            assert callable(getattr(oauth if group == "oauth" else getattr(drift, group), method))
 
 
 def test_every_operation_has_its_requests_written_down() -> None:
-    assert {row.call for row in ROWS} - {"request"} == EXPECTED.keys() | WITHOUT_OPERATION - {
-        "conversations.download_attachment"
-    }
+    elsewhere = {name for name in EXPECTED.keys() | WITHOUT_OPERATION if name.startswith("oauth.")}
+    elsewhere |= {"conversations.download_attachment"}  # these have test files of their own
+    written = {row.call for row in ROWS} - {"request"}
+    assert written == (EXPECTED.keys() | WITHOUT_OPERATION) - elsewhere
 
 
 def test_every_once_operation_names_the_read_that_settles_it() -> None:

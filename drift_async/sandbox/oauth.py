@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -66,23 +66,28 @@ def _no(error: str, message: str, status: int = 400) -> Refusal:
     return Refusal(status, message, error=error)
 
 
-def authorize(call: Call) -> Reply:
-    app, uri = call.store.app, call.one("redirect_uri") or ""
-    if call.one("client_id") != app.client_id:
+def sent_back(app: App, one: Callable[[str], str | None], now: int) -> str:
+    """Where the consent page that was asked for with this query sends the user."""
+    uri = one("redirect_uri") or ""
+    if one("client_id") != app.client_id:
         raise _no("invalid_request", "client_id is not known")
     if not _ABSOLUTE.match(uri):
         raise _no("invalid_request", "redirect_uri must be an absolute URL")
-    if call.one("response_type") != "code":
+    if one("response_type") != "code":
         answer = {"error": "unsupported_response_type"}
     elif not app.approve:
         answer = {"error": "access_denied"}
     else:
         code = app.name("code")
-        app.codes[code] = Code(uri, call.now + CODE_LIFETIME)
+        app.codes[code] = Code(uri, now + CODE_LIFETIME)
         answer = {"code": code}
-    if (state := call.one("state")) is not None:
+    if (state := one("state")) is not None:
         answer["state"] = state
-    location = f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
+
+
+def authorize(call: Call) -> Reply:
+    location = sent_back(call.store.app, call.one, call.now)
     return Reply(status=302, headers=[("Location", location), ("Cache-Control", "no-store")])
 
 

@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 from aiohttp import web
 
 from . import control
-from .call import Token
+from .call import Refusal, Token
 from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
-from .oauth import App
+from .oauth import App, sent_back
 from .payloads import example
 from .routes import OPERATIONS, SCOPES, Operation
 from .seed import Seed
@@ -243,6 +244,9 @@ class Sandbox:
         return {
             "DRIFT_TOKEN": self._token,
             "DRIFT_BASE_URL": self.url,
+            "DRIFT_CLIENT_ID": self.client_id,
+            "DRIFT_CLIENT_SECRET": self.client_secret,
+            "DRIFT_AUTHORIZE_BASE_URL": self.url,
             "DRIFT_ORG_ID": str(self._org_id),
             "DRIFT_EVENTS_URL": self.url,
             "SEGMENTSTREAM_TOKEN": self._segmentstream_token,
@@ -286,6 +290,17 @@ class Sandbox:
     def add_segmentstream_token(self, token: str) -> None:
         """Accept one more token at SegmentStream."""
         self._store.streams.add(token)
+
+    def agree(self, url: str) -> str:
+        """Where the consent page at `url` sends the browser: what a user does, without a browser.
+
+        ValueError when the page would not send it anywhere.
+        """
+        query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+        try:
+            return sent_back(self._store.app, query.get, int(self._now() * 1000))
+        except Refusal as refusal:
+            raise ValueError(refusal.message) from None
 
     def revoke(self, token: str) -> None:
         """Stop to accept a token, a refresh token or one of SegmentStream."""

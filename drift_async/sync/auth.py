@@ -166,5 +166,6 @@ class OAuth(Client):
 
         Refreshing in several processes is not supported: the first would lock the others out. Let
         one of them do it, and the others make ``Drift(token)`` of the access token that it stores.
+        https://devdocs.drift.com/docs/authentication-and-scopes
         """
         return self._loop.read(lambda: self._core.auth(token, on_refresh=on_refresh))

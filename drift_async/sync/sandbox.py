@@ -223,6 +223,13 @@ class Sandbox:
         """Accept one more token at SegmentStream."""
         self._loop.read(lambda: self._core.add_segmentstream_token(token))
 
+    def agree(self, url: str) -> str:
+        """Where the consent page at `url` sends the browser: what a user does, without a browser.
+
+        ValueError when the page would not send it anywhere.
+        """
+        return self._loop.read(lambda: self._core.agree(url))
+
     def revoke(self, token: str) -> None:
         """Stop to accept a token, a refresh token or one of SegmentStream."""
         self._loop.read(lambda: self._core.revoke(token))

@@ -52,6 +52,17 @@ async def test_the_user_comes_back_with_code_and_state(box: Sandbox) -> None:
     assert answer.headers["location"] == "https://a.example/x?code=sandbox-code-2"
 
 
+async def test_a_user_without_a_browser_is_sent_back_the_same_way(box: Sandbox) -> None:
+    page = f"https://dev.drift.com/authorize?{urlencode({**ASKED, 'state': 'a&b'})}"
+    back = box.agree(page)
+    assert back == f"{BACK}&code=sandbox-code-1&state=a%26b"
+    assert (await exchange(box, "sandbox-code-1", redirect_uri=BACK)).status == 200
+    with pytest.raises(ValueError, match="client_id is not known"):
+        box.agree(page.replace("sandbox-client", "other"))
+    async with Sandbox(approve=False) as other:
+        assert other.agree(page) == f"{BACK}&error=access_denied&state=a%26b"
+
+
 async def test_a_code_becomes_tokens_that_work_and_end() -> None:
     now = [NOW]
     async with Sandbox(now=lambda: now[0], app_scopes=["contact_read"], lifetime=60) as box:

@@ -124,6 +124,9 @@ async def test_a_closed_sandbox_has_no_url() -> None:
     assert box.env == {
         "DRIFT_TOKEN": "t",
         "DRIFT_BASE_URL": box.url,
+        "DRIFT_CLIENT_ID": "sandbox-client",
+        "DRIFT_CLIENT_SECRET": "sandbox-secret",
+        "DRIFT_AUTHORIZE_BASE_URL": box.url,
         "DRIFT_ORG_ID": "7",
         "DRIFT_EVENTS_URL": box.url,
         "SEGMENTSTREAM_TOKEN": "s",

@@ -22,6 +22,7 @@ from drift_async import (
     Retry,
     ScimUser,
     Secret,
+    Token,
     TokenInfo,
     User,
     WebhookEvent,
@@ -56,6 +57,16 @@ async def awaited(drift: drift_async.Drift) -> None:
     assert_type((await drift.app.token_info()).access_token, Secret)
     assert_type(await drift.request("GET", "/x"), Any)
     assert_type(drift.rate, RateState)
+    oauth = drift_async.OAuth("id", Secret("secret"))
+    assert_type(oauth.authorize_url("state", redirect_uri="https://x"), str)
+    token = await oauth.exchange(oauth.code_from("/back?code=c", state="state"))
+    assert_type(token, Token)
+    assert_type(token.refresh_token, Secret | None)
+    assert_type(await oauth.refresh(token), Token)
+    drift_async.Drift(auth=oauth.auth(token, on_refresh=saved))
+
+
+async def saved(token: Token) -> None: ...
 
 
 def blocking(drift: sync.Drift) -> None:
@@ -75,6 +86,9 @@ def blocking(drift: sync.Drift) -> None:
         assert_type(page, Page[Account])
     assert_type(drift.conversations.transcript(7), str)
     assert_type(drift.app.token_info(), TokenInfo)
+    oauth = sync.OAuth("id", "secret")
+    assert_type(oauth.exchange("code"), Token)
+    sync.Drift(auth=oauth.auth(oauth.exchange("code"), on_refresh=print))
     assert_type(drift.rate, RateState)
 
 
@@ -125,4 +139,5 @@ async def refused(drift: drift_async.Drift, blocking: sync.Drift) -> None:
     blocking.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
     drift.conversations.all(limit=3)  # type: ignore[call-arg]  # there is no such argument
     (await drift.contacts.get(7)).id = 8  # type: ignore[misc]  # models are frozen
+    drift_async.Drift(auth="token")  # type: ignore[arg-type]  # that is a plain token
     drift_async.Drift("token", timeout="5")  # type: ignore[arg-type]  # seconds are a number
