@@ -44,7 +44,9 @@ from drift_async.sandbox import Sandbox
 
 from .consent import SOMEBODY, app_of, bearers, given_out, granted, made, operations
 from .server import Got, Server, reply
+from .test_errors import told
 from .test_readme import blocking
+from .test_twin_life import FORKED, QUIET_FORK, run
 
 pytestmark = pytest.mark.anyio
 
@@ -603,6 +605,38 @@ def test_a_refresh_in_a_loop_that_ended_does_not_block_the_next_loop() -> None:
         task.get_coro().close()
 
 
+@FORKED
+async def test_a_forked_child_does_not_wait_for_the_refresh_of_its_parent(box: Sandbox) -> None:
+    store = await ended(box)
+    env = {**box.env, "TOKEN": json.dumps(to_json(store.tokens[0]))}
+    said = await run(
+        env,
+        """
+        from drift_async.sync import OAuth, Token, from_json
+        begun, go, parent = threading.Event(), threading.Event(), os.getpid()
+        def save(token):
+            begun.set()
+            if os.getpid() == parent:
+                go.wait()
+        token = from_json(Token, json.loads(env["TOKEN"]))
+        drift = Drift.from_env(env, auth=OAuth.from_env(env).auth(token, on_refresh=save))
+        caller = threading.Thread(target=lambda: say(drift.contacts.get(15_811_400_007).id))
+        caller.start()
+        begun.wait()
+        child = os.fork()
+        if not child:
+            say(["child", drift.contacts.get(15_811_400_007).id])
+            os._exit(0)
+        say(os.waitpid(child, 0)[1])
+        go.set()
+        caller.join()
+        """,
+        options=QUIET_FORK,
+    )
+    assert said == [["child", SOMEBODY], 0, SOMEBODY]
+    assert operations(box).count(REFRESH) == 1  # what the parent had got was there at the fork
+
+
 # -- ahead of the end
 
 
@@ -788,13 +822,13 @@ async def test_a_process_that_is_killed_around_storing_its_token(
     awaited = "import asyncio\n" + PROGRAM + "\nasyncio.run(main())\n"
     program = awaited if face == "awaited" else blocking(PROGRAM) + "\nmain()\n"
 
-    def run(when: str) -> subprocess.CompletedProcess[str]:
+    def started(when: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", program, box.url, str(file), when]
         return subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
 
-    killed = await asyncio.to_thread(run, when)
+    killed = await asyncio.to_thread(started, when)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, ""), killed.stderr
-    again = await asyncio.to_thread(run, "never")
+    again = await asyncio.to_thread(started, "never")
     assert (again.stdout.split(), again.stderr) == (then, "")
     assert operations(box).count(REFRESH) == refreshes
 
@@ -805,8 +839,6 @@ async def test_a_process_that_is_killed_around_storing_its_token(
 async def test_no_error_of_a_call_with_auth_shows_a_token(
     make: Any, box: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from .test_errors import told
-
     caplog.set_level(logging.DEBUG)
     store = await ended(box)
     planted = [store.access(), str(to_json(store.tokens[0])["refresh_token"]), box.client_secret]
