@@ -96,7 +96,7 @@ def completed(body: bytes, old: Token | None, now: float) -> bytes:
     if old is not None and old.refresh_token is not None:
         kept = {"refresh_token": old.refresh_token, "orgId": old.org_id, "scope": old.scope}
         for name, item in kept.items():
-            if value.get(name) is None and item is not None:
+            if value.get(name) in (None, "") and item is not None:
                 value[name] = item.reveal() if isinstance(item, Secret) else item
     return dumps(value)
 

@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import drift_async
 import drift_async.sync
@@ -33,7 +35,11 @@ from drift_async import (
     from_json,
     to_json,
 )
+from drift_async.auth import REFRESH
+from drift_async.core.endpoint import Reply
+from drift_async.core.strict_json import dumps
 from drift_async.sandbox import Sandbox
+from drift_async.tokens import completed
 
 from .consent import BACK, SOMEBODY, agree, app_of, given_out, granted, made, operations
 from .server import Answer, Got, Server, reply
@@ -207,6 +213,7 @@ REPLIES = {
     "both": (b'{"access_token": "a", "accessToken": "b"}', ("a", "old-r", None, 5)),
     "no rotation": (given_out("a", expires_in=60), ("a", "old-r", 60, 5)),
     "null": (b'{"access_token": "a", "refresh_token": null}', ("a", "old-r", None, 5)),
+    "empty": (given_out("a", ""), ("a", "old-r", None, 5)),
     "numbers as text": (given_out("a", "r", expires_in="60", orgId="1"), ("a", "r", 60, 1)),
     "wrong types": (given_out("a", "r", expires_in=[], orgId={}, scope=5), ("a", "r", None, 5)),
     "no end": (given_out("a", "r", expires_in=0), ("a", "r", 0, 5)),
@@ -230,6 +237,21 @@ async def test_whatever_comes_with_it_a_new_token_is_not_lost(
     assert (*found, token.expires_in, token.org_id) == wanted
     assert token.scope == "contact_read"
     assert (token.expires_at is not None) == (token.expires_in == 60)
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PLAIN = st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=9)
+JSON = PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(st.text(max_size=9), PLAIN, max_size=3)
+NAMES = ["expires_in", "expires_at", "orgId", "token_type", "scope", "accessToken", "id", "extra"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=9), JSON, max_size=6))
+def test_nothing_beside_it_loses_a_token(beside: dict[str, Any]) -> None:
+    body = dumps({**beside, "access_token": "a", "refresh_token": "r"})
+    token = REFRESH.decode(Reply(200, {}, completed(body, made(), 1e9)))
+    assert (token.access_token, token.refresh_token) == (Secret("a"), Secret("r"))
+    assert from_json(Token, to_json(token)) == token
 
 
 async def test_the_end_of_a_token_is_reckoned_from_before_it_was_asked_for() -> None:
