@@ -398,6 +398,7 @@ async def test_settings_from_the_environment(kind: Any, box: Sandbox, tmp_path: 
         "DRIFT_BASE_URL": box.url,
         "DRIFT_AUTHORIZE_BASE_URL": box.url,
     }
+    assert "other.example" in repr(kind.from_env(env, base_url="https://other.example"))
     oauth = kind.from_env(env)
     location = await agree(box, oauth.authorize_url("s", redirect_uri=BACK))
     code = oauth.code_from(location, state="s")

@@ -78,6 +78,12 @@ async def ended(box: Sandbox) -> Store:
     return store
 
 
+def refuses_all(n: int, got: Got) -> bytes:
+    """Give out tokens that are good for nothing."""
+    asks = got.target == "/oauth2/token"
+    return reply(given_out(f"access-{n}", f"refresh-{n}")) if asks else BAD
+
+
 async def waits_for_token(task: asyncio.Task[Any]) -> None:
     """Wait until a call waits for a refresh."""
     while "_renewed" not in [frame.cr_code.co_name for frame in awaited(task)]:  # noqa: ASYNC110
@@ -126,11 +132,7 @@ async def test_a_restart_goes_on_with_what_was_stored(make: Any, box: Sandbox) -
 
 @pytest.mark.parametrize("retry", [ONCE, Retry(base=0)])
 async def test_a_new_token_that_is_refused_too_ends_the_call(make: Any, retry: Retry) -> None:
-    def answer(n: int, got: Got) -> bytes:
-        asks = got.target == "/oauth2/token"
-        return reply(given_out(f"access-{n}", f"refresh-{n}")) if asks else BAD
-
-    async with Server(answer) as server:
+    async with Server(refuses_all) as server:
         auth = OAuth("id", "secret", base_url=server.url).auth(made())
         async with make(auth=auth, base_url=server.url, retry=retry) as drift:
             for _ in range(20):
@@ -142,6 +144,19 @@ async def test_a_new_token_that_is_refused_too_ends_the_call(make: Any, retry: R
     assert (caught.value.attempts, other.value.attempts) == (1, 2)
     asked = [got.target for got in server.got].count("/oauth2/token")
     assert asked == 2  # one for each operation, and not one for each call
+
+
+async def test_after_a_while_a_new_token_is_tried_again(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Server(refuses_all) as server:
+        auth = OAuth("id", "secret", base_url=server.url).auth(made())
+        async with make(auth=auth, base_url=server.url) as drift:
+            for wait, attempts in ((60.0, 2), (60.0, 1), (0.0, 2), (60.0, 1)):
+                monkeypatch.setattr(call, "DENIED", wait)
+                with pytest.raises(AuthenticationError) as caught:
+                    await drift.contacts.get(7)
+                assert caught.value.attempts == attempts
 
 
 @pytest.mark.parametrize("raised", [True, False])
@@ -266,6 +281,29 @@ async def test_blocking_clients_and_threads_share_a_refresh(box: Sandbox) -> Non
     await asyncio.to_thread(use)
     assert operations(box).count(REFRESH) == 1
     assert len(store.tokens) == 2
+
+
+async def test_who_asks_just_after_a_refresh_causes_no_other(box: Sandbox) -> None:
+    store = await ended(box)
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    stale = auth.secret
+    async with Drift(auth=auth, base_url=box.url) as drift:
+        live = drift._caller.site.live
+        assert live is not None
+        await auth.renew(stale, live)
+        await auth.renew(stale, live)  # as a thread does that looked before the first was over
+    assert operations(box) == [REFRESH]
+
+
+async def test_a_refresh_is_not_paced_by_what_the_oauth_client_does(
+    make: Any, make_oauth: Any, box: Sandbox
+) -> None:
+    store = await ended(box)
+    async with app_of(box, make_oauth, rate=drift_async.Rate(0.001)) as oauth:
+        with pytest.raises(CredentialsError):
+            await oauth.exchange("code")
+        async with make(auth=oauth.auth(store.tokens[0]), base_url=box.url) as drift:
+            await drift.contacts.get(SOMEBODY)
 
 
 async def test_what_was_sent_with_an_older_token_is_only_sent_again() -> None:
@@ -603,6 +641,26 @@ def test_a_refresh_in_a_loop_that_ended_does_not_block_the_next_loop() -> None:
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         task.get_coro().close()
+
+
+async def test_a_refresh_at_the_very_end_of_the_process_is_stored_too(box: Sandbox) -> None:
+    token = await granted(box)
+    refused = {"error": {"type": "authentication_error", "message": "ended"}}
+    box.fail(GET, status=401, body=refused, skip=1)
+    said = await run(
+        {**box.env, "TOKEN": json.dumps(to_json(token))},
+        """
+        import atexit
+        from drift_async.sync import OAuth, Token, from_json
+        token = from_json(Token, json.loads(env["TOKEN"]))
+        auth = OAuth.from_env(env).auth(token, on_refresh=lambda token: say("stored"))
+        drift = Drift.from_env(env, auth=auth)
+        drift.contacts.get(15_811_400_007)
+        atexit.register(lambda: say(drift.contacts.get(15_811_400_007).id))
+        """,
+    )
+    assert said == ["stored", SOMEBODY]
+    assert operations(box) == [GET, GET, REFRESH, GET]
 
 
 @FORKED
