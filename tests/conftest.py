@@ -23,7 +23,7 @@ def _nothing_blocks_a_loop() -> Iterator[None]:
         # The blocking face blocks its caller, in a notebook the one loop of that.
         allow["threading.Lock.acquire"].can_block_in("drift_async/sync/loop.py", "run")
         # Settings are read where a client is made, a small file among them.
-        allow["io.TextIOWrapper.read"].can_block_in("drift_async/client.py", "_token_from")
+        allow["io.TextIOWrapper.read"].can_block_in("drift_async/core/secret.py", "secret_from")
         yield
 
 

@@ -43,7 +43,8 @@ CALLS = {row.call: row for row in reversed(ROWS) if not row.faults and not row.r
 
 
 def test_the_table_has_every_operation_and_no_other() -> None:
-    assert EFFECTS.keys() == ENDPOINTS.keys()
+    # Those of `OAuth` carry no token, and have a test file of their own.
+    assert EFFECTS.keys() == {name for name in ENDPOINTS if not name.startswith("oauth.")}
     assert len(EFFECTS) == 44
     assert len(FAILURES) == 13
     assert EFFECTS.keys() <= CALLS.keys()

@@ -10,10 +10,11 @@ from typing import Any, get_args
 import attrs
 import pytest
 
-from drift_async import CallError, DriftError, Rate, Retry, errors
+from drift_async import CallError, DriftError, Rate, Retry, Token, errors
 from drift_async.core.retry import Reason
 from drift_async.sandbox import Sandbox
 
+from .consent import app_of, granted
 from .flavours import Awaitable
 from .server import dead_url
 from .test_twin_life import run
@@ -28,6 +29,7 @@ not-open          ClosedError False -
 other-loop        WrongLoopError False -
 forked            ForkError False -
 no-token          CredentialsError False -
+not-saved         TokenNotSavedError False -
 nobody-there      ConnectError False attempts
 connection-cut    ConnectionLostError None attempts
 short-body        ConnectionLostError True attempts
@@ -207,6 +209,19 @@ async def same_position(place: Place) -> None:
 async def bad_scope(place: Place) -> None:
     place.box.add_token(place.box.token, ["contact_read"])
     await (await place.client()).users.get(228_225)
+
+
+@scenario
+async def not_saved(place: Place) -> None:
+    token = await granted(place.box)
+    place.box.expire(token.access_token.reveal())
+
+    def save(token: Token) -> None:
+        raise OSError
+
+    drift = place.make(auth=app_of(place.box).auth(token, on_refresh=save), base_url=place.box.url)
+    await place.stack.enter_async_context(drift)
+    await drift.users.get(228_225)
 
 
 @scenario
