@@ -102,10 +102,10 @@ if TYPE_CHECKING:
     from .errors import (
         ServerError as ServerError,
     )
-    from .errors import VerificationError as VerificationError
     from .errors import (
         TokenNotSavedError as TokenNotSavedError,
     )
+    from .errors import VerificationError as VerificationError
     from .errors import (
         WrongLoopError as WrongLoopError,
     )

@@ -100,10 +100,10 @@ if TYPE_CHECKING:
     from ..errors import (
         ServerError as ServerError,
     )
-    from ..errors import VerificationError as VerificationError
     from ..errors import (
         TokenNotSavedError as TokenNotSavedError,
     )
+    from ..errors import VerificationError as VerificationError
     from ..errors import (
         WrongLoopError as WrongLoopError,
     )
@@ -257,7 +257,6 @@ if TYPE_CHECKING:
         UserRole as UserRole,
     )
     from ..tokens import Token as Token
-    from .auth import OAuth as OAuth
     from ..webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
     from ..webhooks.events import ButtonActionEvent as ButtonActionEvent
     from ..webhooks.events import ButtonClickedEvent as ButtonClickedEvent
@@ -300,6 +299,7 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
     from ..webhooks.payloads import StatusChange as StatusChange
     from ..webhooks.relay import RelayKey as RelayKey
+    from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .iterators import Pager as Pager
     from .sandbox import Sandbox as Sandbox
