@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from drift_async import InputError, Retry
 from drift_async.core.endpoint import Effect, Reply
-from drift_async.core.retry import Failure, FailureKind, parse_retry_after
+from drift_async.core.retry import Failure, FailureKind, Quota, parse_retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 EFFECTS: tuple[Effect, ...] = ("safe", "idempotent", "once")
@@ -179,3 +180,39 @@ def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         Retry(**settings)
     assert caught.value.field in settings
+
+
+class QuotaMachine(RuleBasedStateMachine):
+    """A hundred calls share a quota: each fails, retries, succeeds or gives up, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quota = Quota()
+        self.left = 500
+        self.spent = [0] * 100
+
+    calls = st.integers(0, 99)
+
+    @rule(call=calls, status=st.sampled_from([429, 503, 500, 502, 504, None]))
+    def fails(self, call: int, status: int | None) -> None:
+        outcome = Failure("lost", "", True) if status is None else reply(status)
+        price = 5 if status in (429, 503) else 14
+        assert self.quota.cost(outcome) == price
+        assert self.quota.take(price) is (price <= self.left)
+        if price <= self.left:
+            self.left -= price
+            self.spent[call] = price
+
+    @rule(call=calls)
+    def succeeds(self, call: int) -> None:
+        self.quota.give_back(self.spent[call])
+        self.left = min(500, self.left + (self.spent[call] or 1))
+        self.spent[call] = 0
+
+    @invariant()
+    def the_sum_is_exact_and_within_its_bounds(self) -> None:
+        assert self.quota.left == self.left
+        assert 0 <= self.left <= 500
+
+
+test_the_quota_is_never_over_full_nor_under_empty = QuotaMachine.TestCase
