@@ -71,8 +71,7 @@ class Learner(Pace):
     BACKOFF = 0.05  # little: what has to change is the rate
 
     def __init__(self) -> None:
-        super().__init__(math.inf)
-        self.free = True
+        super().__init__(None)
         self._limit = 0.0  # not known
         self._evidence = 0  # the requests with which it was measured
         self._agreed = 0  # measures in a row that were about the same
@@ -93,7 +92,7 @@ class Learner(Pace):
         self._doubling = SEEKING
 
     def sent(self, now: float, waited: bool) -> None:
-        if self.free:
+        if self.per_second is None:
             return
         super().sent(now, waited)
         spaced = now + self._interval / PEAK
@@ -120,7 +119,7 @@ class Learner(Pace):
 
     def succeeded(self, sent_at: float) -> None:
         self._last_success = sent_at
-        if self.free:
+        if self.per_second is None:
             window = self._windows[-1]
             if sent_at >= window.since + 1:
                 window = _Window(sent_at)
@@ -139,17 +138,13 @@ class Learner(Pace):
         super().refused(now, sent_at, wait, teaches)
         if not teaches:
             return
-        until = self.paused_until
         if sent_at >= self._began:
             self._learn(now, sent_at)
             self._full_at = now
-            self._began = until
-            self._windows = [_Window(until)]
-            self._recent.clear()
-            self._refusals = self._taken = 0
-            self._held = 0.0
-        elif until > self._began:
-            self._began = self._windows[0].since = until
+            self._refusals = 0
+            self._begin_round(max(now, self.paused_until))
+        elif self.paused_until > self._began:
+            self._begin_round(self.paused_until)
         self._refusals += 1
         if self._limit:
             lost = self._limit * (self._began - self._full_at) - self._depth
@@ -160,14 +155,13 @@ class Learner(Pace):
 
     def _learn(self, now: float, sent_at: float) -> None:
         """Draw from the first refusal of a congestion how to go on."""
-        if self.free:
-            self.free = False
+        if self.per_second is None:
             self._first(sent_at)
             return
         later = 1 + sum(at > sent_at for at in self._recent)  # with the refused one itself
         taken = sum(window.sent for window in self._windows) - later
         if taken <= 2 and not self._taken:
-            self._seek(1 / self._interval / 8)  # nothing is let in: that measures nothing
+            self._seek(self.per_second / 8)  # nothing is let in: that measures nothing
             return
         holding = not self._growing
         leaked = self._limit * (sent_at - self._began)
@@ -184,6 +178,13 @@ class Learner(Pace):
         self._set_rate(self._limit * (1 - MARGIN - min(0.05, 0.7 / self._evidence)))
         self._due = now + self._depth / self._limit
         self.next = max(self._due - self._slack, self.paused_until)
+
+    def _begin_round(self, at: float) -> None:
+        self._began = at
+        self._windows = [_Window(at)]
+        self._recent.clear()
+        self._taken = 0
+        self._held = 0.0
 
     def _first(self, sent_at: float) -> None:
         """Learn the depth from what went in before the first refusal, and seek the limit."""
@@ -206,6 +207,7 @@ class Learner(Pace):
         self._set_rate(base + extra)
 
     def _set_rate(self, rate: float) -> None:
+        self.per_second = rate
         self._interval = 1 / rate
         self._slack = self._interval * (self.burst - 1)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Final
 
+LATE: Final = 0.005
+"""How late a timer may be, in seconds, without slowing those who wait. For that, the pace is slower
+by as large a share: so a second never holds more than the rate and the burst."""
 LONGEST_BACKOFF: Final = 5.0
 AGAIN: Final = 0.1
 """How soon after a pause a request was sent that tells, refused, that the pause was too short."""
@@ -19,31 +22,26 @@ class Pace:
     BACKOFF: ClassVar = 0.5
     """Seconds of a pause when the server told no time; doubled while all after it is refused."""
 
-    def __init__(self, per_second: float, burst: float = 1.0) -> None:
+    def __init__(self, per_second: float | None, burst: float = 1.0) -> None:
+        self.per_second = per_second
+        """The requests a second; None while no rate holds anything back."""
         self.burst = burst
-        self.free = False
-        """True as long as no rate holds anything back."""
         self.next = -math.inf
         """The moment from which the next request may go."""
         self.paused_until = -math.inf
         self._paused = 0.0
         self._backoff = 0.0
         self._last_success = -math.inf  # sent then
-        self._interval = 1 / per_second
+        self._interval = (1 + LATE) / per_second if per_second else 0.0
         self._slack = self._interval * (burst - 1)
         # The moment from which an evenly spaced sender would be free again.
         self._due = -math.inf
 
-    @property
-    def per_second(self) -> float | None:
-        """The requests a second; None if no rate holds anything back."""
-        return None if self.free else 1 / self._interval
-
     def sent(self, now: float, waited: bool) -> None:
         """Take note of a request that goes *now*, and whether it had to wait for its turn."""
-        due = self._due
-        if due < now:
-            due = now
+        due, late = self._due, now - LATE if waited else now
+        if due < late:
+            due = late
         self._due = due = due + self._interval
         self.next = due - self._slack
 

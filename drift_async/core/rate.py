@@ -57,10 +57,10 @@ class Limiter:
         self._pace = Pace(rate.per_second, rate.burst) if rate.per_second else Learner()
         self._queue: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self.free = self._pace.free
-        """True while nobody has to ask: `take` would say yes."""
-        self.learns = self.free
+        self.learns = rate.per_second is None
         """Whether `succeeded` is of use."""
+        self.free = self.learns
+        """True while nobody has to ask: `take` would say yes."""
         self.succeeded: Callable[[float], None] = self._pace.succeeded
         """Take note of a reply that is no refusal, to a request sent at that moment."""
 
@@ -73,7 +73,7 @@ class Limiter:
         if self._queue or now < pace.next:
             return False
         pace.sent(now, False)
-        if pace.free:
+        if pace.per_second is None:
             self.free = True
         return True
 
@@ -140,4 +140,4 @@ class Limiter:
                 return
             pace.sent(now, True)
             queue.popleft().set_result(None)
-        self.free = pace.free and self._clock() >= pace.next
+        self.free = pace.per_second is None and self._clock() >= pace.next
