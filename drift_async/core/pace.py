@@ -39,9 +39,11 @@ class Pace:
 
     def sent(self, now: float, waited: bool) -> None:
         """Take note of a request that goes *now*, and whether it had to wait for its turn."""
-        due, late = self._due, now - LATE if waited else now
-        if due < late:
-            due = late
+        due, turn = self._due, now
+        if waited:
+            turn = max(self.next, now - LATE)
+        if due < turn:
+            due = turn
         self._due = due = due + self._interval
         self.next = due - self._slack
 
