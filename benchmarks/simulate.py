@@ -7,8 +7,16 @@ import itertools
 import math
 import random
 from dataclasses import dataclass
+from typing import Protocol
 
 from drift_async.core.pace import Pace
+
+
+class Server(Protocol):
+    """What answers."""
+
+    def ask(self, now: float) -> float | None:
+        """Return None if a request is let in, else the Retry-After (0: none)."""
 
 
 class Bucket:
@@ -34,7 +42,6 @@ class Bucket:
         self._drained = 0.0
 
     def ask(self, now: float) -> float | None:
-        """Return None if a request is let in, else the Retry-After (0: none)."""
         if self.change is not None and now >= self.change[0]:
             self._drain(self.change[0])
             self.rate, self.change = self.change[1], None
@@ -63,19 +70,20 @@ class Outcome:
 
 
 def simulate(
-    server: Bucket,
+    server: Server,
     pace: Pace,
     *,
     tasks: int = 64,
     latency: float = 0.1,
     jitter: float = 0.0,
     seconds: float = 120.0,
-    think: float = 0.0,
+    quick: float = 1.0,
     seed: int = 1,
 ) -> Outcome:
-    """Let *tasks* call the server, each as soon as it may and *think* seconds after its last reply.
+    """Let *tasks* call the server, each again as soon as it has a reply and may.
 
-    A call takes *latency* seconds there and back, more or less by the share *jitter*.
+    A call takes *latency* seconds there and back, more or less by the share *jitter*. A refusal
+    needs for the way back the share *quick* of that.
     """
     chance, order = random.Random(seed), itertools.count()
     done = Outcome([], [])
@@ -96,18 +104,13 @@ def simulate(
             case "arrive":
                 wait = server.ask(now)
                 (done.taken if wait is None else done.refused).append(now)
-                at(now + travel, "reply", sent, travel, wait)
+                at(now + travel * (1 if wait is None else quick), "reply", sent, travel, wait)
                 continue
             case "reply":
                 if wait is None:
                     pace.succeeded(sent)
                 else:
                     pace.refused(now, sent, wait, teaches=True)
-                if think:
-                    at(now + think, "ready")
-                else:
-                    queue += 1
-            case "ready":
                 queue += 1
             case "wake":
                 wake = math.inf

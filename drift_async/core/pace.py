@@ -61,9 +61,13 @@ class Pace:
         *teaches* says that it was refused for the rate.
         """
         if wait:
+            self._backoff = 0.0
             self.pause(now, wait)
         elif sent_at >= self.paused_until:  # else the pause is for this refusal, too
-            self.pause(now, self._next_backoff(sent_at))
+            again = sent_at <= self.paused_until + AGAIN and self._last_success < self.paused_until
+            longer = 2 * self._backoff if again else 0.0
+            self._backoff = min(LONGEST_BACKOFF, max(self.BACKOFF, longer))
+            self.pause(now, self._backoff)
 
     def pause(self, now: float, seconds: float) -> None:
         """Let nothing go for so long; a shorter pause does not end a longer one."""
@@ -76,11 +80,3 @@ class Pace:
     def paused_total(self, now: float) -> float:
         """Return the seconds of all pauses until *now*."""
         return self._paused - max(0.0, self.paused_until - now)
-
-    def _next_backoff(self, sent_at: float) -> float:
-        until = self.paused_until
-        if sent_at <= until + AGAIN and self._last_success < until:
-            self._backoff = min(LONGEST_BACKOFF, 2 * self._backoff)
-        else:
-            self._backoff = self.BACKOFF
-        return self._backoff
