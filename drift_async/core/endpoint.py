@@ -16,6 +16,7 @@ import attrs
 
 from ..errors import DecodeError, InputError, excerpt
 from .codec import MisfitError, structure
+from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
 from .pager import Pager, Style, read_position
@@ -277,6 +278,9 @@ class Resource:
     """A group of operations that share a caller."""
 
     _caller: Caller
+
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
 
     async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
         # Query and body may hold a secret, so neither is kept where a traceback would show it.

@@ -13,6 +13,7 @@ import attrs
 from ..errors import ClosedError, InputError
 from .call import Auth, Caller, Live, Site
 from .connection import Connection, Limits
+from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
 from .rate import Limiter, Rate, RateState
@@ -45,6 +46,7 @@ class CommonSettings(TypedDict, total=False):
     tracer_provider: TracerProvider | None
 
 
+@discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 
@@ -54,6 +56,9 @@ class Client:
     _proxy: Secret | None
     _tls: ssl.SSLContext | None
     _is_view: bool
+
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
 
     def _set_up(
         self,

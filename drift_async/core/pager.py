@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import attrs
 
 from ..errors import CursorError
+from .discreet import discreet
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, Reply
@@ -180,6 +181,7 @@ class Walker(Protocol):
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
 
 
+@discreet
 @attrs.frozen(eq=False, repr=False)
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
@@ -191,7 +193,7 @@ class Pager(Generic[T]):
 
     _caller: Walker
     _endpoint: Endpoint[list[T]]
-    _values: Mapping[str, Any]
+    _values: Mapping[str, Any] = attrs.field(repr=False)
     _path: str
     _resume: Cursor | None
 
@@ -252,6 +254,7 @@ class _Items(Generic[T]):
             self._items = iter((await self._pages.__anext__()).items)
 
 
+@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
+from ..core.discreet import discreet
 from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
@@ -15,6 +16,7 @@ from .iterators import Pager
 from .loop import Loop
 
 
+@discreet
 class Conversations:
     """Conversations of contacts with users and bots.
 
