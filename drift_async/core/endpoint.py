@@ -19,6 +19,7 @@ from .codec import MisfitError, structure
 from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
+from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, to_ms
@@ -287,6 +288,8 @@ class Resource:
         reply = await self._caller.send(
             endpoint, endpoint.target(values), None if body is None else dumps(body)
         )
+        if len(reply.body) > BIG:
+            return await in_thread(endpoint.decode, reply)
         return endpoint.decode(reply)
 
     def _pages(

@@ -16,6 +16,7 @@ import attrs
 
 from ..errors import CursorError
 from .discreet import discreet
+from .offload import BIG, in_thread
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, Reply
@@ -227,7 +228,10 @@ class Pager(Generic[T]):
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         reply = await self._caller.send(endpoint, endpoint.target(values))
-        items, value = endpoint.decode_page(reply)
+        if len(reply.body) > BIG:
+            items, value = await in_thread(endpoint.decode_page, reply)
+        else:
+            items, value = endpoint.decode_page(reply)
         if wanted is not None and len(items) >= wanted:
             return items, None  # whatever the reply says of a next page, nobody will ask for it
         try:
