@@ -27,8 +27,8 @@ class Got:
 class Server:
     """Answers each request with bytes; None closes the connection without a word.
 
-    After an answer without Content-Length or chunks the connection is closed. With ``again`` the
-    last chunk is repeated until the client has had enough, with ``tls`` it speaks https.
+    After an answer without Content-Length, or one that says so, the connection is closed. With
+    ``again`` the last chunk is repeated until the client has had enough, with ``tls`` it is https.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Server:
                 while self._again:
                     writer.write(self._again)
                     await writer.drain()
-                if b"content-length" not in out.lower():
+                if b"content-length" not in out.lower() or b"\r\nConnection: close" in out:
                     break
         writer.close()
         self._writers.discard(writer)

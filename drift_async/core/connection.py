@@ -18,6 +18,7 @@ import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver
 from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -210,7 +211,8 @@ class Connection:
             kind, detail = "too_large", str(error)
         except aiohttp.ClientPayloadError as error:
             kind, detail = "lost", f"the body broke off ({_named(error)})"
-        except aiohttp.ClientResponseError as error:
+        # The second is what its parser in plain Python lets through while a body is read.
+        except (aiohttp.ClientResponseError, HttpProcessingError) as error:
             kind, detail = "protocol", f"not a reply in HTTP ({_named(error)})"
         except (aiohttp.ClientError, OSError) as error:
             kind, detail = "lost", f"the connection was lost ({_named(error)})"
