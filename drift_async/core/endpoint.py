@@ -213,7 +213,7 @@ def query(values: Mapping[str, Any]) -> str:
         if not isinstance(key, str):
             raise InputError("params", "must have texts as keys")
         items = value if isinstance(value, list | tuple) else (value,)
-        name = quote(key, safe="")
+        name = _quoted("params", key)
         pairs += [f"{name}={_query_text(key, item)}" for item in items if item is not None]
     return "&".join(pairs)
 
@@ -229,10 +229,14 @@ def _query_text(key: str, value: object) -> str:
         raise InputError(key, "must be a finite number")
     if not isinstance(value, str | int | float):
         raise InputError(key, "must be text, number, bool or datetime")
+    return _quoted(key, str(value))
+
+
+def _quoted(field: str, text: str) -> str:
     try:
-        return quote(str(value).encode(), safe="")
+        return quote(text.encode(), safe="")
     except UnicodeEncodeError:
-        raise InputError(key, "must not hold lone surrogates") from None
+        raise InputError(field, "must not hold lone surrogates") from None
 
 
 @attrs.define(eq=False, repr=False)
