@@ -78,7 +78,8 @@ async def test_no_failure_of_any_call_shows_what_is_not_to_be_shown(
     make: Any, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    settings = {"retry": Retry(attempts=2, base=0), "attempt_timeout": 0.05}
+    limit = 0.05 if failure == "stalled" else 30
+    settings = {"retry": Retry(attempts=2, base=0), "attempt_timeout": limit}
     async with (
         Server(FAILURES[failure]) as server,
         make(TOKEN, base_url=server.url, **settings) as drift,
