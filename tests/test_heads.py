@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drift_async import (
@@ -192,7 +192,6 @@ STATUSES = (200, 204, 206, 301, 304, 401, 403, 404, 408, 429, 500, 503)
 VALUES = st.binary(max_size=200) | st.text("019-.:;,=/ <>\"'nextrelGMTgzip\xe9").map(str.encode)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(STATUSES), st.lists(st.tuples(st.sampled_from(NAMES), VALUES)))
 @example(429, [("Retry-After", b"9" * 200)])
 @example(301, [("Location", b"http://[")])
@@ -205,7 +204,6 @@ def test_any_text_in_a_header_ends_in_a_value_or_a_typed_error(
         judge(ask(b"\r\n".join([b"HTTP/1.1 %d X" % status, *lines, b"", b"{}"]), method))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_any_bytes_end_in_a_value_or_a_typed_error(ask: Ask, head: bytes, body: bytes) -> None:
     for start in (b"", OK, OK + END[2:], CHUNKED):

@@ -69,7 +69,6 @@ def check_segment(send: Send, text: str) -> None:
             assert not set(last) & set("?#\\ ;")
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 @example("..")
 @example("\ud800")
@@ -78,13 +77,12 @@ def test_any_text_as_an_id_is_one_segment_at_the_server_or_refused(send: Send, t
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10_000)
+@settings(max_examples=10_000)
 @given(ANY_TEXT)
 def test_ten_thousand_texts_as_an_id(send: Send, text: str) -> None:
     check_segment(send, text)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(ANY_TEXT, ANY_TEXT | st.integers()), max_size=3, unique_by=lambda p: p[0])
 )
@@ -103,7 +101,6 @@ def test_any_text_as_a_parameter_arrives_as_it_is_or_is_refused(
     assert found == [(key, str(value)) for key, value in pairs]
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_any_text_as_a_filter_arrives_as_it_is_or_is_refused(send: Send, text: str) -> None:
     sent = send(lambda drift: drift.scim.all(filter=text).collect())
