@@ -24,9 +24,9 @@ from drift_async import (
     ScimValue,
 )
 
-TOKEN = "planted-token-4f1c9b7a2e8d6053"
-CLIENT_SECRET = "planted-client-secret-81d2"
-OTHER_TOKEN = "planted-other-token-77aa"
+TOKEN = "planted-token-Qzx4kVw9mTyr2Lhp"
+CLIENT_SECRET = "planted-client-secret-Jq7w"
+OTHER_TOKEN = "planted-other-token-Zk9y"
 EMAIL = "ada.lovelace@private.example"
 NAME = "Planted Lovelace"
 BODY = "planted words of a message"
@@ -38,7 +38,7 @@ DOMAIN = "planted-domain.example"
 # Parts of them, so that neither an encoded nor a shortened form goes unseen.
 PARTS = (
     *("planted", "Planted", "lovelace", "Lovelace", "private.example"),
-    *("415-555", "4f1c9b7a", "81d2", "77aa"),
+    *("415-555", "Qzx4k", "Jq7w", "Zk9y"),
 )
 
 ATTRIBUTES = {"name": NAME, "phone": PHONE, "plan": VALUE, "deep": {"list": [VALUE]}}

@@ -13,6 +13,9 @@ from typing import Any
 
 import attrs
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.pretty import pretty_repr
 
 import drift_async
@@ -78,8 +81,15 @@ async def test_no_failure_of_any_call_shows_what_is_not_to_be_shown(
     make: Any, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    limit = 0.05 if failure == "stalled" else 30
-    settings = {"retry": Retry(attempts=2, base=0), "attempt_timeout": limit}
+    heard: list[Any] = []
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    settings: dict[str, Any] = {
+        "retry": Retry(attempts=2, base=0),
+        "attempt_timeout": 0.05 if failure == "stalled" else 30,
+        "tracer_provider": provider,
+        **dict.fromkeys(("on_request", "on_response", "on_retry"), heard.append),
+    }
     async with (
         Server(FAILURES[failure]) as server,
         make(TOKEN, base_url=server.url, **settings) as drift,
@@ -92,6 +102,9 @@ async def test_no_failure_of_any_call_shows_what_is_not_to_be_shown(
             assert isinstance(error, DriftError), name
             assert found(*shown(error)) == [], name
     assert found(*(vars(record) for record in caplog.records), caplog.text) == []
+    assert found(*map(attrs.asdict, heard)) == []
+    assert found(*(span.to_json() for span in spans.get_finished_spans())) == []
+    assert len(heard) > len(spans.get_finished_spans()) >= len(CALLS)
 
 
 @pytest.mark.anyio
