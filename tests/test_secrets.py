@@ -8,7 +8,7 @@ import json
 import logging
 import pickle
 import pprint
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -158,6 +158,26 @@ async def test_bad_input_is_refused_without_showing_it(make: Any, name: str) -> 
             texts = [text.replace(f"json.a.{VALUE}", "") for text in texts]
         assert found(*texts) == []
         assert server.got == []
+
+
+@pytest.mark.anyio
+async def test_frames_of_the_user_keep_what_is_theirs(make: Any) -> None:
+    def broken() -> Iterator[str]:
+        mine = "kept"
+        yield "plan"
+        raise LookupError(mine)
+
+    class Plans(dict[str, Any]):
+        def items(self) -> Any:
+            for key in broken():
+                yield key, VALUE
+
+    async with Server() as server, make(TOKEN, base_url=server.url) as drift:
+        with pytest.raises(LookupError, match="kept") as caught:
+            await drift.contacts.update(7, Plans(plan=VALUE))
+    locals_of = {frame.frame.code.name: frame.frame.f_locals for frame in caught.traceback}
+    assert locals_of["broken"]["mine"] == "kept"
+    assert locals_of["update"] == {}
 
 
 @pytest.mark.parametrize("module", [drift_async, drift_async.sync], ids=lambda m: m.__name__)
