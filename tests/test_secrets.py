@@ -8,7 +8,7 @@ import json
 import logging
 import pickle
 import pprint
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -27,10 +27,12 @@ from drift_async import (
     Retry,
     ScimUser,
     Secret,
+    Token,
     TokenInfo,
     from_json,
 )
 
+from .flavours import Awaitable
 from .planted import (
     BODY,
     CALLS,
@@ -130,6 +132,44 @@ async def test_a_call_that_is_cancelled_leaves_nothing_in_its_frames(
 
 
 STRANGE: Any = VALUE
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failure", [*FAILURES, "bad-input"])
+async def test_no_failure_of_a_token_call_shows_its_secrets(
+    face: str, failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    limit = 0.05 if failure == "stalled" else 30
+    token = from_json(Token, {"access_token": TOKEN, "refresh_token": OTHER_TOKEN})
+    async with Server(FAILURES.get(failure)) as server:
+        kind = drift_async.OAuth if face == "awaited" else blocking(drift_async.sync.OAuth)
+        url = f"{server.url}/?state=s&code={VALUE}"
+        async with kind("id", CLIENT_SECRET, base_url=server.url, attempt_timeout=limit) as oauth:
+            calls: list[Callable[[], Any]] = [
+                lambda: oauth.exchange(VALUE, redirect_uri=f"https://{VALUE}.example"),
+                lambda: oauth.refresh(token),
+            ]
+            if failure == "bad-input":
+                calls = [
+                    lambda: oauth.exchange(f"{VALUE}\n"),
+                    lambda: oauth.refresh(STRANGE),
+                    lambda: oauth.code_from(url, state=VALUE),
+                    lambda: oauth.code_from(VALUE, state=f"{VALUE}\ud800"),
+                ]
+            for made in calls:
+                with pytest.raises(DriftError) as caught:
+                    await made()
+                assert found(*shown(caught.value)) == []
+            assert found(*printed(oauth), *printed(oauth.auth(token)), *printed(token)) == []
+        assert bool(server.got) is (failure != "bad-input")
+    assert found(*(vars(record) for record in caplog.records), caplog.text) == []
+
+
+def blocking(kind: Any) -> Any:
+    return lambda *args, **kwargs: Awaitable(kind(*args, **kwargs))
+
+
 BAD: Mapping[str, Any] = {
     "contacts.create": lambda d: d.contacts.create(f"{EMAIL}\ud800"),
     "contacts.update": lambda d: d.contacts.update(7, {"plan": [VALUE, f"{VALUE}\ud800"]}),
