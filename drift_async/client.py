@@ -13,6 +13,7 @@ from .core.call import Auth
 from .core.endpoint import Effect, Endpoint, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
+from .core.offload import BIG, in_thread
 from .core.rate import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
@@ -208,6 +209,8 @@ class Drift(Client):
                 target = f"{target}?{query(params)}"
         body = None if json is None else dumps(plain("json", json))
         reply = await self._caller.send(endpoint, target, body)
+        if len(reply.body) > BIG:
+            return await in_thread(endpoint.decode_any, reply)
         return endpoint.decode_any(reply)
 
 

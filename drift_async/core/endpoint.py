@@ -16,8 +16,10 @@ import attrs
 
 from ..errors import DecodeError, InputError, excerpt
 from .codec import MisfitError, structure
+from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
+from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, to_ms
@@ -211,7 +213,7 @@ def query(values: Mapping[str, Any]) -> str:
         if not isinstance(key, str):
             raise InputError("params", "must have texts as keys")
         items = value if isinstance(value, list | tuple) else (value,)
-        name = quote(key, safe="")
+        name = _quoted("params", key)
         pairs += [f"{name}={_query_text(key, item)}" for item in items if item is not None]
     return "&".join(pairs)
 
@@ -227,10 +229,14 @@ def _query_text(key: str, value: object) -> str:
         raise InputError(key, "must be a finite number")
     if not isinstance(value, str | int | float):
         raise InputError(key, "must be text, number, bool or datetime")
+    return _quoted(key, str(value))
+
+
+def _quoted(field: str, text: str) -> str:
     try:
-        return quote(str(value).encode(), safe="")
+        return quote(text.encode(), safe="")
     except UnicodeEncodeError:
-        raise InputError(key, "must not hold lone surrogates") from None
+        raise InputError(field, "must not hold lone surrogates") from None
 
 
 @attrs.define(eq=False, repr=False)
@@ -278,11 +284,16 @@ class Resource:
 
     _caller: Caller
 
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
+
     async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
         # Query and body may hold a secret, so neither is kept where a traceback would show it.
         reply = await self._caller.send(
             endpoint, endpoint.target(values), None if body is None else dumps(body)
         )
+        if len(reply.body) > BIG:
+            return await in_thread(endpoint.decode, reply)
         return endpoint.decode(reply)
 
     def _pages(

@@ -13,6 +13,7 @@ import attrs
 from ..errors import ClosedError, InputError
 from .call import Auth, Caller, Live, Site
 from .connection import Connection, Limits
+from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
 from .rate import Limiter, Rate, RateState
@@ -45,6 +46,7 @@ class CommonSettings(TypedDict, total=False):
     tracer_provider: TracerProvider | None
 
 
+@discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 
@@ -54,6 +56,9 @@ class Client:
     _proxy: Secret | None
     _tls: ssl.SSLContext | None
     _is_view: bool
+
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
 
     def _set_up(
         self,
@@ -85,7 +90,7 @@ class Client:
             max_connections=whole("max_connections", max_connections, 1),
             max_body=whole("max_body", max_body, 1),
         )
-        self._proxy = None if proxy is None else Secret(text("proxy", proxy))
+        self._proxy = None if proxy is None else _proxy(proxy)
         if auth is not None and not hasattr(auth, "renew"):
             raise InputError("auth", "must be what OAuth.auth() returns")
         self._tls = _checked(tls, any_certificate=dangerously_accept_any_certificate)
@@ -197,6 +202,7 @@ def origin(field: str, url: str) -> str:
     try:
         parts = urlsplit(text(field, url))
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the resolver will
     except ValueError:
         raise InputError(field, "must be a URL") from None
     if parts.scheme not in ("https", "http") or not host:
@@ -208,6 +214,18 @@ def origin(field: str, url: str) -> str:
     if any(not "\x21" <= sign <= "\x7e" for sign in url):
         raise InputError(field, "must be visible ASCII")
     return url.rstrip("/")
+
+
+def _proxy(url: str) -> Secret:
+    """Return the URL of a proxy, which may hold credentials, or raise `InputError`."""
+    try:
+        parts = urlsplit(text("proxy", url))
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InputError("proxy", "must be a URL") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise InputError("proxy", "must be a URL that begins with http:// or https://")
+    return Secret(url)
 
 
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:

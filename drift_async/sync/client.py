@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .. import client as _async
 from ..client import BASE_URL, Settings
 from ..core.call import Auth
+from ..core.discreet import discreet
 from ..core.endpoint import Effect
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate import Rate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
+@discreet
 class Drift(Client):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ..core.discreet import discreet
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
 from ..resources.contacts import Contact, TimelineEvent
 from .loop import Loop
 
 
+@discreet
 class Contacts:
     """People known to Drift: https://devdocs.drift.com/docs/contact-model
 

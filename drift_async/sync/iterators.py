@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Generic, Self, TypeVar
 
 from ..core import pager as _async
+from ..core.discreet import discreet
 from ..core.pager import Page
 from .loop import Loop
 
 T = TypeVar("T")
 
 
+@discreet
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
 
@@ -41,6 +43,7 @@ class Pager(Generic[T]):
         return self._loop.run(self._core.first())
 
 
+@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 

@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from ..core import life as _async
+from ..core.discreet import discreet
 from ..core.rate import RateState
 from .loop import Loop
 
 
+@discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 

@@ -113,6 +113,7 @@ def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
     methods = [item for item in node.body if isinstance(item, Function)]
     init = next((item for item in methods if item.name == "__init__"), None)
     bases = [item.id for item in node.bases if isinstance(item, ast.Name) and item.id in GROUPS]
+    yield "@discreet"
     yield f"class {node.name}({', '.join(bases)}):" if bases else f"class {node.name}:"
     yield from _docstring(node, "    ")
     yield ""
@@ -352,6 +353,8 @@ def _home(source: Source, name: str) -> tuple[int, str]:
         return 1, GROUPS[name]
     if name == "Self":
         return 0, "typing"
+    if name == "discreet":
+        return 2, "core.discreet"
     guarded = [node for top in source.tree.body if isinstance(top, ast.If) for node in top.body]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ImportFrom) and any(name == item.name for item in node.names):

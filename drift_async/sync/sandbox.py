@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from ..core.discreet import discreet
 from ..sandbox import server as _async
 from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
@@ -17,6 +18,7 @@ from ..sandbox.webhooks import Delivery
 from .loop import Loop
 
 
+@discreet
 class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 
