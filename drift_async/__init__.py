@@ -13,6 +13,9 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
+    from .core.bulk import Bulk as Bulk
+    from .core.bulk import BulkProgress as BulkProgress
+    from .core.bulk import BulkReport as BulkReport
     from .core.codec import (
         Frozen as Frozen,
     )
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from .core.rate import RateState as RateState
     from .core.retry import Retry as Retry
     from .core.secret import Secret as Secret
+    from .core.window import Outcome as Outcome
     from .errors import (
         APIError as APIError,
     )
@@ -134,7 +138,13 @@ if TYPE_CHECKING:
         Contact as Contact,
     )
     from .resources.contacts import (
+        ContactUpdate as ContactUpdate,
+    )
+    from .resources.contacts import (
         IdType as IdType,
+    )
+    from .resources.contacts import (
+        NewContact as NewContact,
     )
     from .resources.contacts import (
         TimelineEvent as TimelineEvent,
@@ -308,6 +318,7 @@ if TYPE_CHECKING:
 MODULES = {
     "auth": "OAuth",
     "client": "Drift",
+    "core.bulk": "Bulk BulkProgress BulkReport",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.inputs": "UNSET Unset",
@@ -315,6 +326,7 @@ MODULES = {
     "core.rate": "Rate RateState",
     "core.retry": "Retry",
     "core.secret": "Secret",
+    "core.window": "Outcome",
     "errors": (
         "APIError AuthenticationError BadRequestError CallError ClosedError ConflictError "
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
@@ -326,7 +338,7 @@ MODULES = {
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
-    "resources.contacts": "Contact IdType TimelineEvent",
+    "resources.contacts": "Contact ContactUpdate IdType NewContact TimelineEvent",
     "resources.conversations": "Conversation ConversationStats ConversationStatus ConversationTag",
     "resources.gdpr": "GdprDeletion GdprRetrieval",
     "resources.messages": (

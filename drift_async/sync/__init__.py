@@ -12,6 +12,8 @@ from .. import HOMES
 from .._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ..core.bulk import BulkProgress as BulkProgress
+    from ..core.bulk import BulkReport as BulkReport
     from ..core.codec import (
         Frozen as Frozen,
     )
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ..core.rate import RateState as RateState
     from ..core.retry import Retry as Retry
     from ..core.secret import Secret as Secret
+    from ..core.window import Outcome as Outcome
     from ..errors import (
         APIError as APIError,
     )
@@ -132,7 +135,13 @@ if TYPE_CHECKING:
         Contact as Contact,
     )
     from ..resources.contacts import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contacts import (
         IdType as IdType,
+    )
+    from ..resources.contacts import (
+        NewContact as NewContact,
     )
     from ..resources.contacts import (
         TimelineEvent as TimelineEvent,
@@ -300,12 +309,14 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import StatusChange as StatusChange
     from ..webhooks.relay import RelayKey as RelayKey
     from .auth import OAuth as OAuth
+    from .bulk import Bulk as Bulk
     from .client import Drift as Drift
     from .iterators import Pager as Pager
     from .sandbox import Sandbox as Sandbox
     from .webhooks import Webhooks as Webhooks
 
 TWINS = {
+    "Bulk": "bulk",
     "Drift": "client",
     "OAuth": "auth",
     "Pager": "iterators",
