@@ -108,9 +108,10 @@ class Window(Generic[Item, Value]):
         self._caller = caller
         self._plan = plan
         self._size = size
-        self._batch = max(batch, size // 8)  # one at a time, pulling and planning cost more
+        # One at a time, pulling and planning would cost more.
+        self._batch = batch if batch > 1 else max(1, size // 8)
         self._ahead = AHEAD * size
-        self.room = max(size, batch)
+        self.room = math.ceil(size / batch) * batch
         self._stop_on_error = stop_on_error
         self.supply: Iterator[Item] | None = None
         self.stock: deque[Item] = deque()
