@@ -35,7 +35,7 @@ def test_a_quick_round_of_bulks_has_figures() -> None:
     told = json.loads(done.stdout)
     assert all(row["ratio"]["median"] > 0 for row in told["rows"])
     assert len(told["rows"]) >= 2
-    assert told["memory"]["items"] == 2000
+    assert told["memory"]["items"] == 200
 
 
 def test_an_unknown_target_is_refused() -> None:
