@@ -55,9 +55,14 @@ class Live:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.renewal: asyncio.Task[Any] | None = None
 
-    def spawn(self, work: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
-        """Start a task that ends with the client."""
-        task = self.loop.create_task(work, context=context)
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start a task that ends with the client.
+
+        Without a *context* it gets an empty one, since what it does may outlive who asked for it.
+        """
+        task = self.loop.create_task(work, context=Context() if context is None else context)
         self.tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -163,11 +168,8 @@ class Caller:
     def spawn(
         self, work: Coroutine[Any, Any, T], context: Context | None = None
     ) -> asyncio.Task[T]:
-        """Start a background task that ends with the client.
-
-        Without a *context* it gets an empty one, since what it does may outlive who asked for it.
-        """
-        return self.site.use().spawn(work, Context() if context is None else context)
+        """Start a background task that ends with the client; see `Live.spawn`."""
+        return self.site.use().spawn(work, context)
 
     def send(
         self,

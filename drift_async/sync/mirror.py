@@ -38,13 +38,13 @@ SOURCES = {
 
 BY_HAND = {
     "Bulk": "bulk",  # pulls the user's items and tells of progress, in the caller's thread
-    "Items": "bulk",  # only plain iterables
-    "Method": "bulk",  # a plain method
-    "of_core": "bulk",  # the coroutine method behind one
     "Pager": "iterators",  # steps through what the core walks
     "Webhooks": "webhooks",  # calls the user's functions, in the caller's thread; receives nothing
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
+
+TYPES = {"Items": "bulk", "Method": "bulk", "of_core": "bulk"}
+"""Types of arguments that differ on the blocking face, what translates them, and their files."""
 
 TRANSLATED = {"Method": "of_core"}
 """What turns an argument of such a type into the one that the core takes."""
@@ -359,8 +359,8 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 def _home(source: Source, name: str) -> tuple[int, str]:
     """Return level and module from which the twin imports *name*."""
-    if name in BY_HAND:
-        return 1, BY_HAND[name]
+    if name in BY_HAND or name in TYPES:
+        return 1, (BY_HAND | TYPES)[name]
     if name in GROUPS:
         return 1, GROUPS[name]
     if name == "Self":
