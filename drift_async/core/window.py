@@ -27,6 +27,10 @@ Work = Callable[[Item], Coroutine[Any, Any, Value]]
 Plan = Callable[[Sequence[Item]], Iterable[Work[Item, Value]]]
 """Says what is to be done for each of some consecutive items."""
 
+FIRST_FLIGHT = 16
+"""How many calls start at once; one more for each that is finished, until the window is full. Where
+the server's limit is not known, all at once would mostly be refused."""
+
 AHEAD = 16
 """How many windows of outcomes may wait behind one call that is not finished."""
 
@@ -219,7 +223,8 @@ class Window(Generic[Item, Value]):
             if self._given in self._finished:
                 return
             raise
-        while self._running < self._size and (taken := self._take()) is not None:
+        most = min(self._size, FIRST_FLIGHT + self.done)
+        while self._running < most and (taken := self._take()) is not None:
             self._running += 1
             self._workers.add(self._spawn(self._work(*taken)))
 
