@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .core.bulk import Bulk as Bulk
-    from .core.bulk import BulkProgress as BulkProgress
-    from .core.bulk import BulkReport as BulkReport
     from .core.codec import (
         Frozen as Frozen,
     )
@@ -33,13 +31,15 @@ if TYPE_CHECKING:
     from .core.hooks import RetryInfo as RetryInfo
     from .core.inputs import UNSET as UNSET
     from .core.inputs import Unset as Unset
+    from .core.outcome import BulkProgress as BulkProgress
+    from .core.outcome import BulkReport as BulkReport
+    from .core.outcome import Outcome as Outcome
     from .core.pager import Page as Page
     from .core.pager import Pager as Pager
     from .core.rate import Rate as Rate
     from .core.rate import RateState as RateState
     from .core.retry import Retry as Retry
     from .core.secret import Secret as Secret
-    from .core.window import Outcome as Outcome
     from .errors import (
         APIError as APIError,
     )
@@ -134,17 +134,17 @@ if TYPE_CHECKING:
     from .resources.attributes import (
         ContactAttributes as ContactAttributes,
     )
+    from .resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from .resources.contact_items import (
+        NewContact as NewContact,
+    )
     from .resources.contacts import (
         Contact as Contact,
     )
     from .resources.contacts import (
-        ContactUpdate as ContactUpdate,
-    )
-    from .resources.contacts import (
         IdType as IdType,
-    )
-    from .resources.contacts import (
-        NewContact as NewContact,
     )
     from .resources.contacts import (
         TimelineEvent as TimelineEvent,
@@ -318,15 +318,15 @@ if TYPE_CHECKING:
 MODULES = {
     "auth": "OAuth",
     "client": "Drift",
-    "core.bulk": "Bulk BulkProgress BulkReport",
+    "core.bulk": "Bulk",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.inputs": "UNSET Unset",
+    "core.outcome": "BulkProgress BulkReport Outcome",
     "core.pager": "Page Pager",
     "core.rate": "Rate RateState",
     "core.retry": "Retry",
     "core.secret": "Secret",
-    "core.window": "Outcome",
     "errors": (
         "APIError AuthenticationError BadRequestError CallError ClosedError ConflictError "
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
@@ -338,7 +338,8 @@ MODULES = {
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
-    "resources.contacts": "Contact ContactUpdate IdType NewContact TimelineEvent",
+    "resources.contact_items": "ContactUpdate NewContact",
+    "resources.contacts": "Contact IdType TimelineEvent",
     "resources.conversations": "Conversation ConversationStats ConversationStatus ConversationTag",
     "resources.gdpr": "GdprDeletion GdprRetrieval",
     "resources.messages": (

@@ -10,16 +10,16 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .core.bulk import Bulk, BulkProgress, Items, Method
+from .core.bulk import Bulk, Items, Method
 from .core.call import Auth
 from .core.endpoint import Effect, Endpoint, Resource, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
+from .core.outcome import BulkProgress, Item, Value
 from .core.rate import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
 from .core.strict_json import dumps, plain
-from .core.window import Item, Value
 from .errors import CredentialsError, InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import attrs
 
 from ..errors import ClosedError, InputError
 from .inputs import flag, whole
-from .window import Item, Outcome, Plan, Spawner, Value, Window
+from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
+from .window import Plan, Spawner, Window
 
 T = TypeVar("T")
 
@@ -39,53 +40,6 @@ class BulkCaller(Spawner, Protocol):
 
     @property
     def refusals(self) -> int: ...
-
-
-@attrs.frozen
-class BulkProgress:
-    """How far a bulk is.
-
-    ``done`` items are finished, ``failed`` of them with an error; ``total`` is None where the items
-    have no length. ``per_second`` is the mean since the start; ``refusals`` counts the requests
-    that the server answered 429 or 503.
-    """
-
-    done: int
-    failed: int
-    total: int | None
-    per_second: float
-    refusals: int
-
-
-@attrs.frozen(eq=False, repr=False)
-class BulkReport(Generic[Item, Value]):
-    """What became of all items: the ``values`` and the outcomes with ``errors``, in input order.
-
-    ``items_error`` is what the items raised instead of the next one; what came before is done.
-    """
-
-    values: list[Value]
-    errors: list[Outcome[Item, Value]]
-    items_error: Exception | None = None
-
-    def add(self, outcome: Outcome[Item, Value]) -> None:
-        """Take in one more outcome."""
-        if outcome.ok:
-            self.values.append(outcome.value)
-        else:
-            self.errors.append(outcome)
-
-    def raise_for_errors(self) -> None:
-        """Raise an `ExceptionGroup` of all errors, if there are any; a note names each index."""
-        errors = [outcome.error for outcome in self.errors if outcome.error is not None]
-        if self.items_error is not None:
-            errors.append(self.items_error)
-        if errors:
-            total = len(self.values) + len(self.errors)
-            raise ExceptionGroup(f"{len(self.errors)} of {total} items failed", errors)
-
-    def __repr__(self) -> str:
-        return f"BulkReport({len(self.values)} values, {len(self.errors)} errors)"
 
 
 class Bar:

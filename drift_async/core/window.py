@@ -16,10 +16,9 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import ClosedError, DriftError
+from .outcome import Item, Outcome, Value
 
 T = TypeVar("T")
-Item = TypeVar("Item")
-Value = TypeVar("Value")
 
 Work = Callable[[Item], Coroutine[Any, Any, Value]]
 """What is done for an item."""
@@ -33,51 +32,6 @@ the server's limit is not known, all at once would mostly be refused."""
 
 AHEAD = 16
 """How many windows of outcomes may wait behind one call that is not finished."""
-
-
-class Outcome(Generic[Item, Value]):
-    """What became of one item of a bulk: a value, or an error."""
-
-    # Written out: the constructor of a frozen attrs class is a fifth of what a window costs.
-    __slots__ = ("_error", "_index", "_item", "_value")
-
-    def __init__(
-        self, index: int, item: Item, value: Value | None, error: Exception | None = None
-    ) -> None:
-        self._index = index
-        self._item = item
-        self._value = value
-        self._error = error
-
-    @property
-    def index(self) -> int:
-        """The item's place in the input, from 0."""
-        return self._index
-
-    @property
-    def item(self) -> Item:
-        """The item as it was given."""
-        return self._item
-
-    @property
-    def error(self) -> Exception | None:
-        """What the call raised; None if there is a value."""
-        return self._error
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a value."""
-        return self._error is None
-
-    @property
-    def value(self) -> Value:
-        """What the call returned; raises the error if there is one."""
-        if self._error is not None:
-            raise self._error
-        return self._value  # type: ignore[return-value]  # None only where Value allows it
-
-    def __repr__(self) -> str:
-        return f"Outcome({self._index}, {'ok' if self.ok else type(self._error).__name__})"
 
 
 class Spawner(Protocol):

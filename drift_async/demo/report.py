@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from ..core.bulk import BulkProgress
+from ..core.outcome import BulkProgress
 from ..resources.contacts import Contact
 from .people import Person
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from types import NoneType
-from typing import Any, ClassVar, TypeVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import attrs
 
@@ -17,9 +17,7 @@ from ..core.codec import Frozen, Model, model
 from ..core.endpoint import Endpoint, Resource
 from ..errors import ConflictError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
-from .upserts import Upserts
-
-T = TypeVar("T")
+from .contact_items import ContactUpdate, NewContact, Upserts, an_item
 
 IDS_PER_REQUEST = 50
 
@@ -54,28 +52,6 @@ class TimelineEvent(Model):
     contact_id: int | None = None
     created_at: datetime | None = None
     attributes: Frozen | None = None
-
-
-def _kept(attributes: Any) -> Any:
-    """Return a map that the caller's next row does not change; what is none is refused later."""
-    return Frozen(attributes) if isinstance(attributes, Mapping) else attributes
-
-
-@model
-class NewContact:
-    """A contact to create: an item of `contacts.create_many` and `contacts.upsert_many`."""
-
-    email: str
-    external_id: str | None = None
-    attributes: Mapping[str, Any] | None = attrs.field(default=None, converter=_kept)
-
-
-@model
-class ContactUpdate:
-    """Attributes to set: an item of `contacts.update_many`."""
-
-    contact_id: int
-    attributes: Mapping[str, Any] = attrs.field(converter=_kept)
 
 
 class IdType(Enum):
@@ -343,25 +319,19 @@ class Contacts(Resource):
         await self._send(UNSUBSCRIBE, addresses)
 
 
-def _an(kind: type[T], item: object) -> T:
-    if not isinstance(item, kind):
-        raise InputError("item", f"must be a {kind.__name__}")
-    return item
-
-
 async def _create(contacts: Contacts, item: NewContact) -> Contact:
-    new = _an(NewContact, item)
+    new = an_item(NewContact, item)
     return await contacts.create(new.email, external_id=new.external_id, attributes=new.attributes)
 
 
 async def _update(contacts: Contacts, item: ContactUpdate) -> Contact:
-    change = _an(ContactUpdate, item)
+    change = an_item(ContactUpdate, item)
     return await contacts.update(change.contact_id, change.attributes)
 
 
 def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
     """Return external id and attributes of a contact to upsert, or raise `InputError`."""
-    new = _an(NewContact, item)
+    new = an_item(NewContact, item)
     external_id = inputs.text("external_id", new.external_id)
     return external_id, _merged(new.attributes, new.email, external_id)
 

@@ -12,8 +12,6 @@ from .. import HOMES
 from .._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ..core.bulk import BulkProgress as BulkProgress
-    from ..core.bulk import BulkReport as BulkReport
     from ..core.codec import (
         Frozen as Frozen,
     )
@@ -31,12 +29,14 @@ if TYPE_CHECKING:
     from ..core.hooks import RetryInfo as RetryInfo
     from ..core.inputs import UNSET as UNSET
     from ..core.inputs import Unset as Unset
+    from ..core.outcome import BulkProgress as BulkProgress
+    from ..core.outcome import BulkReport as BulkReport
+    from ..core.outcome import Outcome as Outcome
     from ..core.pager import Page as Page
     from ..core.rate import Rate as Rate
     from ..core.rate import RateState as RateState
     from ..core.retry import Retry as Retry
     from ..core.secret import Secret as Secret
-    from ..core.window import Outcome as Outcome
     from ..errors import (
         APIError as APIError,
     )
@@ -131,17 +131,17 @@ if TYPE_CHECKING:
     from ..resources.attributes import (
         ContactAttributes as ContactAttributes,
     )
+    from ..resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contact_items import (
+        NewContact as NewContact,
+    )
     from ..resources.contacts import (
         Contact as Contact,
     )
     from ..resources.contacts import (
-        ContactUpdate as ContactUpdate,
-    )
-    from ..resources.contacts import (
         IdType as IdType,
-    )
-    from ..resources.contacts import (
-        NewContact as NewContact,
     )
     from ..resources.contacts import (
         TimelineEvent as TimelineEvent,

@@ -16,8 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 import attrs
 
 from ..core import bulk as _async
-from ..core.bulk import BulkReport
-from ..core.window import Item, Outcome, Value
+from ..core.outcome import BulkReport, Item, Outcome, Value
 from ..errors import InputError
 from .loop import Loop
 

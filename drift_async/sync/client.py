@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .. import client as _async
 from ..client import BASE_URL, Settings
-from ..core.bulk import BulkProgress
 from ..core.call import Auth
 from ..core.endpoint import Effect
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
+from ..core.outcome import BulkProgress, Item, Value
 from ..core.rate import Rate
 from ..core.retry import Retry
-from ..core.window import Item, Value
 from .accounts import Accounts
 from .app import App
 from .bulk import Bulk, Items, Method, of_core

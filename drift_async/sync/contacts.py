@@ -12,7 +12,8 @@ from typing import Any, Unpack
 from ..core.bulk import BulkOptions
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
-from ..resources.contacts import Contact, ContactUpdate, NewContact, TimelineEvent
+from ..resources.contact_items import ContactUpdate, NewContact
+from ..resources.contacts import Contact, TimelineEvent
 from .bulk import Bulk, Items
 from .loop import Loop
 

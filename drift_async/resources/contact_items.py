@@ -1,18 +1,53 @@
-"""Upserting many contacts: found by batches of external ids, then updated or created one by one."""
+"""What bulks of contacts take, and how upserts of many are planned: found by batches of external
+ids, then updated or created one by one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
+
+from ..core.codec import Frozen, model
 from ..core.window import Work
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .contacts import Contact, Contacts, NewContact
+    from .contacts import Contact, Contacts
+
+T = TypeVar("T")
+
+
+def _kept(attributes: Any) -> Any:
+    """Return a map that the caller's next row does not change; what is none is refused later."""
+    return Frozen(attributes) if isinstance(attributes, Mapping) else attributes
+
+
+@model
+class NewContact:
+    """A contact to create: an item of `contacts.create_many` and `contacts.upsert_many`."""
+
+    email: str
+    external_id: str | None = None
+    attributes: Mapping[str, Any] | None = attrs.field(default=None, converter=_kept)
+
+
+@model
+class ContactUpdate:
+    """Attributes to set: an item of `contacts.update_many`."""
+
+    contact_id: int
+    attributes: Mapping[str, Any] = attrs.field(converter=_kept)
+
+
+def an_item(kind: type[T], item: object) -> T:
+    """Return an item if it is of the kind that the bulk takes."""
+    if not isinstance(item, kind):
+        raise InputError("item", f"must be a {kind.__name__}")
+    return item
 
 
 class Upserts:
