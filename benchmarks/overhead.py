@@ -41,7 +41,7 @@ def main() -> int:
             for row in CASES[id](bench):
                 rows.append(row)
                 if not options.json:
-                    print(_line(row), flush=True)
+                    print(line(row), flush=True)
     if options.json:
         print(json.dumps([asdict(row) | {"met": row.met} for row in rows], indent=1))
     else:
@@ -53,7 +53,8 @@ def main() -> int:
 LINE = "{:4} {:33} {:26} {:>6} {:>13} {:>8} {:6} {:>19}"
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
+    """Return a row of the table."""
     ratio, noise = row.ratio, row.noise
     verdict = ("met" if row.met else "MISSED") + ("" if row.target.decides else "*")
     return LINE.format(

@@ -13,6 +13,7 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
+    from .core.bulk import Bulk as Bulk
     from .core.codec import (
         Frozen as Frozen,
     )
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .core.hooks import RetryInfo as RetryInfo
     from .core.inputs import UNSET as UNSET
     from .core.inputs import Unset as Unset
+    from .core.outcome import BulkProgress as BulkProgress
+    from .core.outcome import BulkReport as BulkReport
+    from .core.outcome import Outcome as Outcome
     from .core.pager import Page as Page
     from .core.pager import Pager as Pager
     from .core.rate import Rate as Rate
@@ -129,6 +133,12 @@ if TYPE_CHECKING:
     )
     from .resources.attributes import (
         ContactAttributes as ContactAttributes,
+    )
+    from .resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from .resources.contact_items import (
+        NewContact as NewContact,
     )
     from .resources.contacts import (
         Contact as Contact,
@@ -308,9 +318,11 @@ if TYPE_CHECKING:
 MODULES = {
     "auth": "OAuth",
     "client": "Drift",
+    "core.bulk": "Bulk",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.inputs": "UNSET Unset",
+    "core.outcome": "BulkProgress BulkReport Outcome",
     "core.pager": "Page Pager",
     "core.rate": "Rate RateState",
     "core.retry": "Retry",
@@ -326,6 +338,7 @@ MODULES = {
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
+    "resources.contact_items": "ContactUpdate NewContact",
     "resources.contacts": "Contact IdType TimelineEvent",
     "resources.conversations": "Conversation ConversationStats ConversationStatus ConversationTag",
     "resources.gdpr": "GdprDeletion GdprRetrieval",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import attrs
 
@@ -33,6 +33,9 @@ from .rate import Limiter
 from .retry import REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
 from .secret import Secret, bearer
 
+if TYPE_CHECKING:
+    from .admission import BulkCaller
+
 T = TypeVar("T")
 
 RENEWAL_BOUND = 4.0
@@ -52,9 +55,14 @@ class Live:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.renewal: asyncio.Task[Any] | None = None
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task that ends with the client; in a context of its own, since it serves all."""
-        task = self.loop.create_task(work, context=Context())
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start a task that ends with the client.
+
+        Without a *context* it gets an empty one, since what it does may outlive who asked for it.
+        """
+        task = self.loop.create_task(work, context=Context() if context is None else context)
         self.tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -151,9 +159,17 @@ class Caller:
             return self
         return attrs.evolve(self, deadline=self.site.clock() + self.timeout)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a background task that ends with the client."""
-        return self.site.use().spawn(work)
+    def for_bulk(self) -> BulkCaller:
+        """Return a caller for the items of one bulk, with these settings."""
+        from .admission import BulkCaller  # which derives from this class
+
+        return BulkCaller(self.site, self.timeout, self.retry, self.attempt_timeout, self.max_pages)
+
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start a background task that ends with the client; see `Live.spawn`."""
+        return self.site.use().spawn(work, context)
 
     def send(
         self,

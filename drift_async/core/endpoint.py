@@ -6,15 +6,19 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from datetime import datetime
+from functools import partial
+from itertools import repeat
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, Unpack, get_args, get_origin
 from urllib.parse import quote
 
 import attrs
 
 from ..errors import DecodeError, InputError, excerpt
+from .bulk import Bulk, BulkCaller, BulkOptions, Items
 from .codec import MisfitError, structure
 from .discreet import discreet
 from .download import Sink
@@ -25,6 +29,7 @@ from .secret import Secret
 from .strict_json import dumps, loads, to_ms
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 Effect = Literal["safe", "idempotent", "once"]
 Envelope = Literal["data", "bare", "ok", "text", "bytes", "none"]
@@ -275,7 +280,14 @@ class Caller(Protocol):
     ) -> Reply: ...
     def token(self) -> Secret: ...
     def started(self) -> Self: ...
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
+    def for_bulk(self) -> ItemCaller: ...
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]: ...
+
+
+class ItemCaller(Caller, BulkCaller, Protocol):
+    """What the items of a bulk call with: `drift_async.core.admission.BulkCaller`."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -303,6 +315,17 @@ class Resource:
         path = endpoint.target(dict(values)).partition("?")[0]
         start = {} if resume is None else read_position(endpoint, path, resume)
         return Pager(self._caller, endpoint, values, path, start)
+
+    def _bulk(
+        self,
+        method: Callable[[Self, Item], Coroutine[Any, Any, T]],
+        items: Items[Item],
+        **options: Unpack[BulkOptions],
+    ) -> Bulk[Item, T]:
+        """Return a bulk that calls *method* for each item, all at one place in the queue."""
+        caller = self._caller.for_bulk()
+        call = partial(method, type(self)(caller))
+        return Bulk(caller, items, lambda batch: repeat(call), **options)
 
     def _started(self) -> Self:
         """Return this group with the call's ``timeout`` running: one for all that follows."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..core.hooks import RetryInfo as RetryInfo
     from ..core.inputs import UNSET as UNSET
     from ..core.inputs import Unset as Unset
+    from ..core.outcome import BulkProgress as BulkProgress
+    from ..core.outcome import BulkReport as BulkReport
+    from ..core.outcome import Outcome as Outcome
     from ..core.pager import Page as Page
     from ..core.rate import Rate as Rate
     from ..core.rate import RateState as RateState
@@ -127,6 +130,12 @@ if TYPE_CHECKING:
     )
     from ..resources.attributes import (
         ContactAttributes as ContactAttributes,
+    )
+    from ..resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contact_items import (
+        NewContact as NewContact,
     )
     from ..resources.contacts import (
         Contact as Contact,
@@ -300,12 +309,14 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import StatusChange as StatusChange
     from ..webhooks.relay import RelayKey as RelayKey
     from .auth import OAuth as OAuth
+    from .bulk import Bulk as Bulk
     from .client import Drift as Drift
     from .iterators import Pager as Pager
     from .sandbox import Sandbox as Sandbox
     from .webhooks import Webhooks as Webhooks
 
 TWINS = {
+    "Bulk": "bulk",
     "Drift": "client",
     "OAuth": "auth",
     "Pager": "iterators",

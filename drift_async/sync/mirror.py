@@ -37,10 +37,17 @@ SOURCES = {
 """Each generated file in ``sync/``, with the source and the class in it that gets a twin."""
 
 BY_HAND = {
+    "Bulk": "bulk",  # pulls the user's items and tells of progress, in the caller's thread
     "Pager": "iterators",  # steps through what the core walks
     "Webhooks": "webhooks",  # calls the user's functions, in the caller's thread; receives nothing
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
+
+TYPES = {"Items": "bulk", "Method": "bulk", "of_core": "bulk"}
+"""Types of arguments that differ on the blocking face, what translates them, and their files."""
+
+TRANSLATED = {"Method": "of_core"}
+"""What turns an argument of such a type into the one that the core takes."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
 
@@ -265,9 +272,9 @@ def _parameter(source: Source, argument: ast.arg, default: ast.expr | None) -> s
 def _call(begin: str, source: Source, method: Function, end: str) -> Iterator[str]:
     """Yield the call of the core's method with its own parameters."""
     args = method.args
-    given = [argument.arg for argument in (args.posonlyargs + args.args)[1:]]
+    given = [_given(source, argument) for argument in (args.posonlyargs + args.args)[1:]]
     given += [f"*{args.vararg.arg}"] if args.vararg else []
-    given += [f"{argument.arg}={argument.arg}" for argument in args.kwonlyargs]
+    given += [f"{argument.arg}={_given(source, argument)}" for argument in args.kwonlyargs]
     given += [f"**{args.kwarg.arg}"] if args.kwarg else []
     line = f"{begin}({', '.join(given)}){end}"
     outer, _, inner = begin.rpartition("(")
@@ -283,6 +290,12 @@ def _call(begin: str, source: Source, method: Function, end: str) -> Iterator[st
     for n, part in enumerate(rest):
         yield f"{indent}{part}{',' if n < len(rest) - 1 or rest else ''}"
     yield "        )"
+
+
+def _given(source: Source, argument: ast.arg) -> str:
+    """Return an argument as it is handed on."""
+    kind = source.of(argument.annotation).partition("[")[0] if argument.annotation else ""
+    return f"{TRANSLATED[kind]}({argument.arg})" if kind in TRANSLATED else argument.arg
 
 
 def _wrapped(begin: str, parts: list[str], end: str, indent: str | None = None) -> Iterator[str]:
@@ -347,8 +360,8 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 def _home(source: Source, name: str) -> tuple[int, str]:
     """Return level and module from which the twin imports *name*."""
-    if name in BY_HAND:
-        return 1, BY_HAND[name]
+    if name in BY_HAND or name in TYPES:
+        return 1, (BY_HAND | TYPES)[name]
     if name in GROUPS:
         return 1, GROUPS[name]
     if name == "Self":

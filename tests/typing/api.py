@@ -9,12 +9,17 @@ from typing import Any, assert_type
 import drift_async
 from drift_async import (
     Account,
+    Bulk,
+    BulkProgress,
+    BulkReport,
     ButtonClickedEvent,
     Contact,
     Conversation,
     EventType,
     Message,
+    NewContact,
     NewMessageEvent,
+    Outcome,
     Page,
     Pager,
     RateState,
@@ -57,6 +62,17 @@ async def awaited(drift: drift_async.Drift) -> None:
     assert_type((await drift.app.token_info()).access_token, Secret)
     assert_type(await drift.request("GET", "/x"), Any)
     assert_type(drift.rate, RateState)
+    assert_type(drift.contacts.get_many([7]), Bulk[int, Contact])
+    async for done in drift.contacts.create_many([NewContact(email="ada@example.com")]):
+        assert_type(done, Outcome[NewContact, Contact])
+        assert_type(done.value, Contact)
+        assert_type(done.error, Exception | None)
+        assert_type(done.item.email, str)
+    async with drift.contacts.delete_many(iter([7])) as bulk:
+        assert_type(await bulk.collect(), BulkReport[int, None])
+    ids = (conversation.id async for conversation in drift.conversations.all())
+    assert_type(drift.bulk(drift.conversations.transcript, ids), Bulk[int, str])
+    drift.contacts.get_many(ids, progress=lambda progress: assert_type(progress, BulkProgress))
     oauth = drift_async.OAuth("id", Secret("secret"))
     assert_type(oauth.authorize_url("state", redirect_uri="https://x"), str)
     token = await oauth.exchange(oauth.code_from("/back?code=c", state="state"))
@@ -90,6 +106,15 @@ def blocking(drift: sync.Drift) -> None:
     assert_type(oauth.exchange("code"), Token)
     sync.Drift(auth=oauth.auth(oauth.exchange("code"), on_refresh=print))
     assert_type(drift.rate, RateState)
+    assert_type(drift.contacts.get_many([7]), sync.Bulk[int, Contact])
+    for done in drift.contacts.create_many([NewContact(email="ada@example.com")]):
+        assert_type(done, Outcome[NewContact, Contact])
+        assert_type(done.value, Contact)
+    with drift.contacts.delete_many(iter([7])) as bulk:
+        assert_type(bulk.collect(), BulkReport[int, None])
+    ids = (conversation.id for conversation in drift.conversations.all())
+    assert_type(drift.bulk(drift.conversations.transcript, ids), sync.Bulk[int, str])
+    drift.contacts.get_many(ids, progress=lambda progress: assert_type(progress, BulkProgress))
 
 
 def webhooks_awaited(webhooks: drift_async.Webhooks) -> None:
@@ -137,6 +162,10 @@ def shared(contact: Contact) -> None:
 async def refused(drift: drift_async.Drift, blocking: sync.Drift) -> None:
     await drift.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
     blocking.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
+    drift.contacts.get_many(["7"])  # type: ignore[list-item]  # an id is an int
+    drift.bulk(drift.conversations.transcript, ["7"])  # type: ignore[arg-type]  # the same
+    blocking.bulk(blocking.conversations.transcript, ["7"])  # type: ignore[arg-type]  # the same
+    drift.contacts.get_many([7], windw=3)  # type: ignore[call-arg]  # there is no such option
     drift.conversations.all(limit=3)  # type: ignore[call-arg]  # there is no such argument
     (await drift.contacts.get(7)).id = 8  # type: ignore[misc]  # models are frozen
     drift_async.Drift(auth="token")  # type: ignore[arg-type]  # that is a plain token
