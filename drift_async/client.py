@@ -219,6 +219,7 @@ class Settings(CommonSettings, total=False):
 
     auth: Auth | None
     max_pages: int
+    tracer_provider: TracerProvider | None
 
 
 @lru_cache(maxsize=512)

@@ -9,6 +9,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Chunk(list[T]):
+    """A part of something longer; ``first`` is the number of its first item in that."""
+
+    def __init__(self, items: Iterable[T], first: int) -> None:
+        super().__init__(items)
+        self.first = first
+
+
 def cut(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Give the items in order, in lists of *size*; the last may be shorter, none is empty."""
     rest = iter(items)

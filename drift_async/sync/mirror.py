@@ -32,6 +32,9 @@ SOURCES = {
     "scim": ("resources/scim.py", "Scim"),
     "teams": ("resources/teams.py", "Teams"),
     "users": ("resources/users.py", "Users"),
+    "event_client": ("events/client.py", "EventClient"),
+    "drift_events": ("events/drift.py", "DriftEvents"),
+    "segmentstream": ("events/segmentstream.py", "SegmentStream"),
     "sandbox": ("sandbox/server.py", "Sandbox"),
 }
 """Each generated file in ``sync/``, with the source and the class in it that gets a twin."""
@@ -41,6 +44,9 @@ BY_HAND = {
     "Webhooks": "webhooks",  # calls the user's functions, in the caller's thread; receives nothing
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
+
+WALKING = {"Items": "iterators", "hand_over": "iterators"}
+"""What walks items that the user gives, in the caller's thread; generated files use it."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
 
@@ -185,8 +191,13 @@ def _body(
 ) -> Iterator[str]:
     name = method.name
     returns = "" if method.returns is None else source.of(method.returns)
-    if name in ("open", "close"):
-        yield f"        self._loop.{name}(self._core)"
+    begin = "        " if returns == "None" else "        return "
+    if name == "open":
+        yield "        self._loop.open(self._core)"
+    elif name == "close":
+        yield from _call(
+            f"{begin}self._loop.close(self._core, self._core.close", source, method, ")"
+        )
     elif name == "__aenter__":
         yield "        self.open()"
         yield "        return self"
@@ -194,8 +205,9 @@ def _body(
         yield "        self.close()"
     elif name == "__repr__":
         yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
+    elif any(_is_walked(argument) for argument in method.args.args):
+        yield f"{begin}hand_over(self._loop, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.run(self._core.{name}", source, method, ")")
     elif "classmethod" in decorators:
         yield from _call(
@@ -212,8 +224,15 @@ def _body(
     elif "property" in decorators:
         yield f"        return self._loop.read(lambda: self._core.{name})"
     else:
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.read(lambda: self._core.{name}", source, method, ")")
+
+
+def _is_walked(argument: ast.arg) -> bool:
+    """Tell whether it is annotated as Items[...]: what the user gives to be walked."""
+    match argument.annotation:
+        case ast.Subscript(value=ast.Name(id="Items")):
+            return True
+    return False
 
 
 def _docstring(node: ast.ClassDef | Function, indent: str) -> Iterator[str]:
@@ -347,8 +366,8 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 def _home(source: Source, name: str) -> tuple[int, str]:
     """Return level and module from which the twin imports *name*."""
-    if name in BY_HAND:
-        return 1, BY_HAND[name]
+    if name in BY_HAND or name in WALKING:
+        return 1, BY_HAND.get(name) or WALKING[name]
     if name in GROUPS:
         return 1, GROUPS[name]
     if name == "Self":
