@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
+def run(*options: str, module: str = "overhead") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead", *options],
+        [sys.executable, "-m", f"benchmarks.{module}", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -33,3 +33,11 @@ def test_an_unknown_target_is_refused() -> None:
     done = run("--only", "P99")
     assert done.returncode == 2
     assert "P99" in done.stderr
+
+
+def test_a_quick_round_measures_events() -> None:
+    done = run("--quick", "--json", "--only", "P9", module="events")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert rows[0]["id"] == "P9"
+    assert all(row["ratio"]["median"] > 0 for row in rows)
