@@ -130,3 +130,4 @@ def bench(session: nox.Session) -> None:
     """Measure against the peers; exits 1 when a target is missed. Not part of the default."""
     session.install("-e", ".", *GROUPS["bench"])
     session.run("python", "-m", "benchmarks.overhead", *session.posargs)
+    session.run("python", "-m", "benchmarks.events", *session.posargs)
