@@ -19,6 +19,7 @@ import attrs
 from ..core.batch import Chunk
 from ..core.codec import Frozen
 from ..core.connection import Connection
+from ..core.discreet import discreet
 from ..core.inputs import number, whole
 from ..core.life import Client, CommonSettings
 from ..core.rate import Limiter, Rate
@@ -105,6 +106,7 @@ class DeadEvent:
         return f"<{type(self).__name__} {self.operation}, {self.reason}, status {self.status}>"
 
 
+@discreet
 class EventClient(Client):
     """What the event clients share. Settings and counters; the outbox is open while it is."""
 

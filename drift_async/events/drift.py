@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack, get_args
 
+from ..core.discreet import discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
@@ -31,6 +32,7 @@ IDENTIFY, TRACK = 0, 1
 _NOTHING: type[None] = type(None)
 
 
+@discreet
 class DriftEvents(EventClient):
     """The client of Drift's event API: https://devdocs.drift.com/docs/add-contact-event
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, Unpack
 
+from ..core.discreet import discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import text
@@ -29,6 +30,7 @@ SEGMENTSTREAM_URL = "https://track.segmentstream.com"
 _NOTHING: type[None] = type(None)
 
 
+@discreet
 class SegmentStream(EventClient):
     """The client of SegmentStream's tracking API: https://docs.segmentstream.com
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack
 
+from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate import Rate
 from ..core.retry import Retry
@@ -24,6 +25,7 @@ from .iterators import Items, hand_over
 from .loop import Loop
 
 
+@discreet
 class DriftEvents(EventClient):
     """The client of Drift's event API: https://devdocs.drift.com/docs/add-contact-event
 
