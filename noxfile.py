@@ -132,3 +132,4 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.overhead", *session.posargs)
     if not session.posargs:
         session.run("python", "-m", "benchmarks.bulk")
+    session.run("python", "-m", "benchmarks.events", *session.posargs)

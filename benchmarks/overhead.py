@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,26 +20,30 @@ from benchmarks.measure import Row, serving
 
 PACKAGES = ("aiohttp", "cattrs", "attrs", "orjson", "requests")
 
+Cases = Mapping[str, Callable[[Bench], Iterator[Row]]]
 
-def main() -> int:
+
+def main(cases: Cases = CASES, packages: tuple[str, ...] = PACKAGES) -> int:
     """Measure what was asked for, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(prog=sys.argv[0])
     parser.add_argument("--quick", action="store_true", help="one short round, no verdict")
     parser.add_argument("--all", action="store_true", help="let the rows marked (*) decide too")
-    parser.add_argument("--only", default=",".join(CASES), help="such as P1,P4")
+    parser.add_argument("--only", default=",".join(cases), help="such as P1,P4")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     wanted = options.only.upper().split(",")
-    if unknown := set(wanted) - set(CASES):
-        parser.error(f"--only: {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
+    if unknown := set(wanted) - set(cases):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: choose from {', '.join(cases)}")
     if not options.json:
-        print(f"{platform.python_implementation()} {platform.python_version()}, {_versions()}")
+        print(
+            f"{platform.python_implementation()} {platform.python_version()}, {_versions(packages)}"
+        )
         print(LINE.format("id", "what", "against", "ratio", "quartiles", "target", "", "A/A"))
     rows: list[Row] = []
     with serving() as server:
         bench = Bench(server, quick=options.quick)
         for id in wanted:
-            for row in CASES[id](bench):
+            for row in cases[id](bench):
                 rows.append(row)
                 if not options.json:
                     print(line(row), flush=True)
@@ -69,9 +74,9 @@ def line(row: Row) -> str:
     )
 
 
-def _versions() -> str:
+def _versions(packages: tuple[str, ...]) -> str:
     found = []
-    for name in PACKAGES:
+    for name in packages:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

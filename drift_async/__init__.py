@@ -89,6 +89,12 @@ if TYPE_CHECKING:
         NotFoundError as NotFoundError,
     )
     from .errors import (
+        OutboxFullError as OutboxFullError,
+    )
+    from .errors import (
+        OutboxLockedError as OutboxLockedError,
+    )
+    from .errors import (
         OutcomeUnknownError as OutcomeUnknownError,
     )
     from .errors import (
@@ -113,6 +119,14 @@ if TYPE_CHECKING:
     from .errors import (
         WrongLoopError as WrongLoopError,
     )
+    from .events.client import DeadEvent as DeadEvent
+    from .events.client import EventStats as EventStats
+    from .events.drift import DriftEvents as DriftEvents
+    from .events.items import Hit as Hit
+    from .events.items import Identify as Identify
+    from .events.items import Track as Track
+    from .events.outbox import Loss as Loss
+    from .events.segmentstream import SegmentStream as SegmentStream
     from .identity import WeakKeyWarning as WeakKeyWarning
     from .identity import signed_identity as signed_identity
     from .resources.accounts import (
@@ -330,10 +344,16 @@ MODULES = {
     "errors": (
         "APIError AuthenticationError BadRequestError CallError ClosedError ConflictError "
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
-        "DecodeError DriftError ForkError InputError NotFoundError OutcomeUnknownError "
-        "ProtocolError RateLimitError ResponseTooLargeError ScopeError ServerError "
-        "TokenNotSavedError VerificationError WrongLoopError"
+        "DecodeError DriftError ForkError InputError NotFoundError OutboxFullError "
+        "OutboxLockedError OutcomeUnknownError ProtocolError RateLimitError "
+        "ResponseTooLargeError ScopeError ServerError TokenNotSavedError VerificationError "
+        "WrongLoopError"
     ),
+    "events.client": "DeadEvent EventStats",
+    "events.drift": "DriftEvents",
+    "events.items": "Hit Identify Track",
+    "events.outbox": "Loss",
+    "events.segmentstream": "SegmentStream",
     "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",

@@ -10,7 +10,8 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .core.bulk import Bulk, Items, Method
+from .core.batch import Items
+from .core.bulk import Bulk, Method
 from .core.call import Auth
 from .core.endpoint import Effect, Endpoint, Resource, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
@@ -259,6 +260,7 @@ class Settings(CommonSettings, total=False):
 
     auth: Auth | None
     max_pages: int
+    tracer_provider: TracerProvider | None
 
 
 @lru_cache(maxsize=512)

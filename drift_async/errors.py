@@ -62,6 +62,14 @@ class ForkError(DriftError):
     """A blocking client that was opened by ``with`` is used in a forked child."""
 
 
+class OutboxFullError(DriftError):
+    """An event was not accepted: the outbox is full, or its disk takes nothing."""
+
+
+class OutboxLockedError(DriftError):
+    """The outbox file belongs to another process, or to another client of this one."""
+
+
 class CredentialsError(DriftError):
     """There are no usable credentials."""
 

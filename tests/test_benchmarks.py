@@ -42,3 +42,11 @@ def test_an_unknown_target_is_refused() -> None:
     done = run("--only", "P99")
     assert done.returncode == 2
     assert "P99" in done.stderr
+
+
+def test_a_quick_round_measures_events() -> None:
+    done = run("--quick", "--json", "--only", "P9", module="events")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert rows[0]["id"] == "P9"
+    assert all(row["ratio"]["median"] > 0 for row in rows)

@@ -197,7 +197,7 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
                 break
             if chance.random() < 0.05:
                 time.sleep(0.006)
-    loop.close(loop._client)
+    loop.close(loop._client, loop._client.close())
     assert most <= window
     assert started == list(range(len(started)))
     if leave is None or leave >= len(calls):

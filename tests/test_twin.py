@@ -85,7 +85,9 @@ def test_every_public_method_has_a_twin_with_its_signature_and_docstring(core: t
         assert type(ours[name]) is type(method) or inspect.iscoroutinefunction(method)
 
 
-@pytest.mark.parametrize("name", ["Drift", "OAuth", "Sandbox", "Webhooks"])
+@pytest.mark.parametrize(
+    "name", ["Drift", "DriftEvents", "OAuth", "Sandbox", "SegmentStream", "Webhooks"]
+)
 def test_what_is_constructed_takes_the_same_arguments(name: str) -> None:
     ours, theirs = getattr(drift_async.sync, name), getattr(drift_async, name)
     assert inspect.signature(ours) == inspect.signature(theirs)

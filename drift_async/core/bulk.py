@@ -11,14 +11,12 @@ from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
 import attrs
 
 from ..errors import ClosedError, InputError
+from .batch import Items
 from .inputs import flag, whole
 from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
 from .window import Plan, Spawner, Window
 
 T = TypeVar("T")
-
-Items = Iterable[T] | AsyncIterable[T]
-"""What a bulk takes; on the blocking face only plain iterables."""
 
 Method = Callable[[Item], Coroutine[Any, Any, Value]]
 """A method of a group that takes one argument."""

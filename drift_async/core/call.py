@@ -207,7 +207,8 @@ class Caller:
                 outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
             else:
                 tally = tally or Tally(endpoint, site.clock, began)
-                outcome = await _told(tally, live, target, body, now, until, sink)
+                number = tally.attempts + 1
+                outcome = await attempt(live, endpoint, number, target, body, now, until, sink)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
@@ -295,7 +296,7 @@ class Caller:
         if not quota.take(tally.cost):
             return "quota"
         hooks, name, attempts = self.site.hooks, tally.endpoint.name, tally.attempts
-        hooks.retry(RetryInfo(name, attempts, *_seen(outcome), verdict))
+        hooks.retry(RetryInfo(name, attempts, *seen(outcome), verdict))
         return verdict
 
     def _teach(self, limiter: Limiter, tally: Tally, outcome: Reply | Failure, sent: float) -> None:
@@ -320,34 +321,37 @@ class Caller:
         raise tally.too_late("no turn within the rate limit in time")
 
 
-async def _told(
-    tally: Tally,
+async def attempt(
     live: Live,
+    endpoint: Endpoint[Any],
+    number: int,
     target: str,
     body: bytes | None,
     now: float,
     until: float,
-    sink: Sink | None,
+    sink: Sink | None = None,
 ) -> Reply | Failure:
-    """Make an attempt of which the hooks hear."""
-    assert live.hooks is not None
-    name, number = tally.endpoint.name, tally.attempts + 1
+    """Make one attempt, of which the hooks hear if there are any."""
+    if live.hooks is None:
+        return await live.connection.attempt(endpoint, target, body, now, until, sink)
+    name, clock = endpoint.name, live.loop.time
     live.hooks.request(RequestInfo(name, number, len(body or b"")))
-    began = tally.clock()
-    seen: tuple[int | None, str | None] = (None, "cancelled")
+    began = clock()
+    met: tuple[int | None, str | None] = (None, "cancelled")
     size, request_id = 0, None
     try:
-        outcome = await live.connection.attempt(tally.endpoint, target, body, now, until, sink)
-        seen = _seen(outcome)
+        outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+        met = seen(outcome)
         if isinstance(outcome, Reply):
             size, request_id = len(outcome.body), outcome.headers.get("X-Request-Id")
         return outcome
     finally:
-        seconds = tally.clock() - began
-        live.hooks.response(ResponseInfo(name, number, *seen, seconds, size, request_id))
+        seconds = clock() - began
+        live.hooks.response(ResponseInfo(name, number, *met, seconds, size, request_id))
 
 
-def _seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:
+def seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:
+    """Return what hooks are told of an outcome: its status, or what went wrong."""
     if isinstance(outcome, Reply):
         return outcome.status, None
     return outcome.head, outcome.kind

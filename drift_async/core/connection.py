@@ -108,6 +108,7 @@ class Connection:
         *,
         tls: ssl.SSLContext | None = None,
         proxy: Secret | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         self._origin = origin
         self._limits = limits
@@ -117,12 +118,14 @@ class Connection:
         if authorization is not None:
             self.authorize(authorization)
         # Only names have to be looked up, and only that takes a thread.
-        self._resolver = Resolver() if proxy or not _is_address(origin) else None
+        if resolver is None and (proxy or not _is_address(origin)):
+            resolver = Resolver()
+        self.resolver = resolver
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=limits.max_connections,
                 ssl=tls or True,
-                resolver=cast(AbstractResolver | None, self._resolver),
+                resolver=cast(AbstractResolver | None, resolver),
             ),
             cookie_jar=_NoCookies(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
@@ -145,8 +148,8 @@ class Connection:
         """Close all connections."""
         self._watch.close()
         await self._session.close()
-        if self._resolver is not None:
-            await self._resolver.close()
+        if self.resolver is not None:
+            await self.resolver.close()
 
     def abandon(self) -> None:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""

@@ -18,7 +18,8 @@ from urllib.parse import quote
 import attrs
 
 from ..errors import DecodeError, InputError, excerpt
-from .bulk import Bulk, BulkCaller, BulkOptions, Items
+from .batch import Items
+from .bulk import Bulk, BulkCaller, BulkOptions
 from .codec import MisfitError, structure
 from .discreet import discreet
 from .download import Sink

@@ -17,6 +17,7 @@ from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
 from .rate import Limiter, Rate, RateState
+from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
 
@@ -43,7 +44,6 @@ class CommonSettings(TypedDict, total=False):
     on_request: Callable[[RequestInfo], object] | None
     on_response: Callable[[ResponseInfo], object] | None
     on_retry: Callable[[RetryInfo], object] | None
-    tracer_provider: TracerProvider | None
 
 
 @discreet
@@ -77,7 +77,7 @@ class Client:
         on_request: Callable[[RequestInfo], object] | None,
         on_response: Callable[[ResponseInfo], object] | None,
         on_retry: Callable[[RetryInfo], object] | None,
-        tracer_provider: TracerProvider | None,
+        tracer_provider: TracerProvider | None = None,
         token: Secret | None = None,
         auth: Auth | None = None,
         budgets: Mapping[str, Rate] | None = None,
@@ -131,24 +131,32 @@ class Client:
                 site.use()
                 return
             self._abandon()  # its loop ended before it was closed
-        connection = Connection(
-            self._origin, self._authorization(), self._limits, tls=self._tls, proxy=self._proxy
-        )
-        live = site.live = Live(connection, site.hooks)
+        live = site.live = Live(self._connect(), site.hooks)
         if site.auth is not None:
             live.spawn(site.auth.keep(site, live))
 
-    async def close(self) -> None:
+    def _connect(self, resolver: Resolver | None = None) -> Connection:
+        return Connection(
+            self._origin,
+            self._authorization(),
+            self._limits,
+            tls=self._tls,
+            proxy=self._proxy,
+            resolver=resolver,
+        )
+
+    async def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
         self._refuse_view()
         site = self._caller.site
         if site.live is not None:
             if site.live.loop.is_closed():
                 self._abandon()
-                return
+                return None
             live = site.use()
             site.live = None
             await live.close()
+        return None
 
     async def __aenter__(self) -> Self:
         await self.open()

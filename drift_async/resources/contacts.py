@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Unpack
 import attrs
 
 from ..core import inputs
-from ..core.batch import cut
-from ..core.bulk import Bulk, BulkOptions, Items
+from ..core.batch import Items, cut
+from ..core.bulk import Bulk, BulkOptions
 from ..core.codec import Frozen, Model, model
 from ..core.endpoint import Endpoint, Resource
 from ..errors import ConflictError, InputError

@@ -22,9 +22,6 @@ from .loop import Loop
 
 T = TypeVar("T")
 
-Items = Iterable[T]
-"""What a bulk takes."""
-
 Method = Callable[[Item], Value]
 """A method of a group that takes one argument."""
 

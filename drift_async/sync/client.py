@@ -20,10 +20,11 @@ from ..core.rate import Rate
 from ..core.retry import Retry
 from .accounts import Accounts
 from .app import App
-from .bulk import Bulk, Items, Method, of_core
+from .bulk import Bulk, Method, of_core
 from .contacts import Contacts
 from .conversations import Conversations
 from .gdpr import Gdpr
+from .iterators import Items
 from .life import Client
 from .loop import Loop
 from .playbooks import Playbooks

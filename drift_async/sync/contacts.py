@@ -15,7 +15,8 @@ from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
 from ..resources.contact_items import ContactUpdate, NewContact
 from ..resources.contacts import Contact, TimelineEvent
-from .bulk import Bulk, Items
+from .bulk import Bulk
+from .iterators import Items
 from .loop import Loop
 
 

@@ -30,9 +30,9 @@ class Client:
         """
         self._loop.open(self._core)
 
-    def close(self) -> None:
+    def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
-        self._loop.close(self._core)
+        return self._loop.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()

@@ -32,6 +32,9 @@ SOURCES = {
     "scim": ("resources/scim.py", "Scim"),
     "teams": ("resources/teams.py", "Teams"),
     "users": ("resources/users.py", "Users"),
+    "event_client": ("events/client.py", "EventClient"),
+    "drift_events": ("events/drift.py", "DriftEvents"),
+    "segmentstream": ("events/segmentstream.py", "SegmentStream"),
     "sandbox": ("sandbox/server.py", "Sandbox"),
 }
 """Each generated file in ``sync/``, with the source and the class in it that gets a twin."""
@@ -43,7 +46,7 @@ BY_HAND = {
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
 
-TYPES = {"Items": "bulk", "Method": "bulk", "of_core": "bulk"}
+TYPES = {"Items": "iterators", "hand_over": "iterators", "Method": "bulk", "of_core": "bulk"}
 """Types of arguments that differ on the blocking face, what translates them, and their files."""
 
 TRANSLATED = {"Method": "of_core"}
@@ -192,8 +195,13 @@ def _body(
 ) -> Iterator[str]:
     name = method.name
     returns = "" if method.returns is None else source.of(method.returns)
-    if name in ("open", "close"):
-        yield f"        self._loop.{name}(self._core)"
+    begin = "        " if returns == "None" else "        return "
+    if name == "open":
+        yield "        self._loop.open(self._core)"
+    elif name == "close":
+        yield from _call(
+            f"{begin}self._loop.close(self._core, self._core.close", source, method, ")"
+        )
     elif name == "__aenter__":
         yield "        self.open()"
         yield "        return self"
@@ -201,8 +209,9 @@ def _body(
         yield "        self.close()"
     elif name == "__repr__":
         yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
+    elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
+        yield f"{begin}hand_over(self._loop, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.run(self._core.{name}", source, method, ")")
     elif "classmethod" in decorators:
         yield from _call(
@@ -219,8 +228,15 @@ def _body(
     elif "property" in decorators:
         yield f"        return self._loop.read(lambda: self._core.{name})"
     else:
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.read(lambda: self._core.{name}", source, method, ")")
+
+
+def _is_walked(argument: ast.arg) -> bool:
+    """Tell whether it is annotated as Items[...]: what the user gives to be walked."""
+    match argument.annotation:
+        case ast.Subscript(value=ast.Name(id="Items")):
+            return True
+    return False
 
 
 def _docstring(node: ast.ClassDef | Function, indent: str) -> Iterator[str]:

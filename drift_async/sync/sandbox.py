@@ -131,7 +131,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Stop to listen, drop all connections and webhooks; a second time does nothing."""
-        self._loop.close(self._core)
+        self._loop.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()

@@ -15,7 +15,10 @@ from drift_async import (
     ButtonClickedEvent,
     Contact,
     Conversation,
+    DeadEvent,
+    EventStats,
     EventType,
+    Hit,
     Message,
     NewContact,
     NewMessageEvent,
@@ -29,6 +32,7 @@ from drift_async import (
     Secret,
     Token,
     TokenInfo,
+    Track,
     User,
     WebhookEvent,
     sync,
@@ -151,6 +155,22 @@ def webhooks_blocking(webhooks: sync.Webhooks, event: WebhookEvent) -> None:
 
     assert_type(webhooks.parse(b"", {}), WebhookEvent)
     assert_type(webhooks.dispatch(event), bool)
+
+
+async def events(stream: drift_async.SegmentStream, blocking: sync.DriftEvents) -> None:
+    assert_type(await stream.track({"name": "x"}, user_id="u7"), None)
+    assert_type(await stream.track_many([Hit({}, user_id="u7")]), int)
+    assert_type(await stream.flush(), EventStats)
+    assert_type(await stream.close(timeout=1), EventStats)
+    assert_type(stream.stats().dropped, Mapping[str, int])
+    assert_type(await stream.dead(), list[DeadEvent])
+    async with stream as entered:
+        assert_type(entered, drift_async.SegmentStream)
+    assert_type(sync.DriftEvents.from_env(outbox="outbox", linger=0.1), sync.DriftEvents)
+    assert_type(blocking.track_many(Track("x", user_id=n) for n in range(3)), int)
+    assert_type(blocking.close(), EventStats)
+    assert_type(blocking.replay(), int)
+    blocking.track("x", when=3)  # type: ignore[call-arg]  # there is no such argument
 
 
 def shared(contact: Contact) -> None:
