@@ -89,7 +89,7 @@ def straight_reader(
     scope: dict[str, Any] = {
         "kind": kind,
         "mutable": _mutable(kind),
-        "misfit": ValueError("does not fit"),
+        "misfit": ValueError,  # made when raised: a single one would keep all that it ever met
         "moment": datetime.fromtimestamp,
         "new": object.__new__,
         "repeat": repeat,
