@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from itertools import repeat
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
@@ -29,7 +28,7 @@ _FIELD = """
             {read}
         else:
             {null}
-            nulls = nulls | {name}_null
+            nulls = nulls | {name}_null if nulls else {name}_null
         model.{name} = item
     else:
         {absent}
@@ -38,8 +37,13 @@ _FIELD = """
 _TAIL = """
     if len(value) > known:
         data = {}
-        for key in value:
-            if key not in WIRES: data[key] = value[key]
+        try:
+            for key in seen[0]: data[key] = value[key]
+        except KeyError:
+            data = {}
+        if len(data) != len(value) - known:
+            seen[0] = rest = [key for key in value if key not in WIRES]
+            data = {key: value[key] for key in rest}
         model.extra = item = new(FROZEN)
         put_data(item, data)
     else:
@@ -61,7 +65,9 @@ _PLAIN_TUPLE = """if type(item) is not list: raise misfit
                 if type(one) is not {kind}: raise misfit
             item = tuple(item)"""
 _TUPLE = """if type(item) is not list: raise misfit
-            item = tuple(map({kind}_read, item, repeat({kind})))"""
+            items = []
+            for one in item: items.append({kind}_read(one, {kind}))
+            item = tuple(items)"""
 _OTHER = "item = {kind}_read(item, {kind})"
 
 
@@ -92,7 +98,7 @@ def straight_reader(
         "misfit": ValueError,  # made when raised: a single one would keep all that it ever met
         "moment": datetime.fromtimestamp,
         "new": object.__new__,
-        "repeat": repeat,
+        "seen": [()],
         "put_data": vars(frozen)["_data"].__set__,
         "FROZEN": frozen,
         "WIRES": frozenset(names.values()),
