@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import drift_async.sync
@@ -45,7 +46,7 @@ def p4(bench: Bench) -> Iterator[Row]:
 
 def sessions(name: str, url: str, count: int) -> tuple[list[Callable[[], Any]], Callable[[], None]]:
     """Return a call for each of *count* sessions of a peer, and what closes them."""
-    library = __import__(name)
+    library = import_module(name)
     made = [library.Session() for _ in range(count)]
     for session in made:
         session.headers.update(HEADERS)

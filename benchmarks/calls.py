@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import aiohttp
@@ -94,9 +95,7 @@ async def _httpx(url: str) -> tuple[AsyncCall, AsyncCall]:
 
 
 async def _niquests(url: str) -> tuple[AsyncCall, AsyncCall]:
-    import niquests
-
-    session = niquests.AsyncSession()
+    session = import_module("niquests").AsyncSession()
     session.headers.update(HEADERS)
 
     async def call() -> Any:

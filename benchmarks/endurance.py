@@ -69,4 +69,3 @@ def growth(at: list[int], values: list[int]) -> float:
     middle_x, middle_y = sum(at) / len(at), sum(values) / len(values)
     over = sum((x - middle_x) * (y - middle_y) for x, y in zip(at, values, strict=True))
     return over / sum((x - middle_x) ** 2 for x in at)
-

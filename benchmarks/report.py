@@ -53,7 +53,7 @@ def verdict(row: Row) -> str:
 
 
 def footer(rows: Sequence[Row], busy: Sequence[float]) -> str:
-    """Return what to know of the run as a whole: its noise, and whether the server was the limit."""
+    """Return what to know of the whole run: its noise, and whether the server was the limit."""
     noise = max((abs(row.noise.median - 1) for row in rows if row.noise), default=0.0)
     return (
         f"A/A: the peer against itself was off by at most {noise:.1%} (median of a row). "
