@@ -100,7 +100,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def fast(session: nox.Session) -> None:
-    """Run the short path with orjson installed."""
+    """Run the short path with orjson and uvloop installed."""
     session.install("-e", ".[cli,fast]", *GROUPS["test"])
     session.run("pytest", "-m", "smoke", *session.posargs)
 

@@ -17,6 +17,7 @@ PACKAGES = (
     "attrs",
     "cattrs",
     "orjson",
+    "uvloop",
     "httpx",
     "requests",
     "niquests",
