@@ -15,7 +15,17 @@ from yarl import URL
 
 from drift_async import Drift
 
-from .harness import HEADERS, TOKEN, AsyncCall, Bench, awaited, codecs, installed, reading_with
+from .harness import (
+    HEADERS,
+    TOKEN,
+    AsyncCall,
+    Bench,
+    Loads,
+    awaited,
+    codecs,
+    installed,
+    reading_with,
+)
 from .measure import Row, Target, pinned
 
 IN_FLIGHT = (1, 16, 64)
@@ -25,13 +35,7 @@ def p1(bench: Bench) -> Iterator[Row]:
     """A call to a dict against the least that aiohttp's public interface can do."""
     for name, loads in codecs():
         with _client(bench) as (runner, drift), reading_with(loads):
-            session = runner.run(_bare_session())
-            url = URL(f"{bench.server.url}/contacts/7", encoded=True)
-
-            async def bare(loads: Any = loads, session: Any = session, url: URL = url) -> Any:
-                response = await session.get(url)
-                return loads(await response.read())
-
+            bare, close = runner.run(bare_call(bench, loads))
             ours = partial(drift.request, "GET", "/contacts/7")
             assert runner.run(ours()) == runner.run(bare())
             for tasks in IN_FLIGHT:
@@ -39,7 +43,7 @@ def p1(bench: Bench) -> Iterator[Row]:
                     bench, runner, "P1", f"request, {name}, {tasks} in flight",
                     "bare aiohttp", Target(1.10), tasks, ours, bare,
                 )  # fmt: skip
-            runner.run(session.close())
+            runner.run(close())
 
 
 def p2(bench: Bench) -> Iterator[Row]:
@@ -116,12 +120,23 @@ def _client(bench: Bench) -> Iterator[tuple[asyncio.Runner, Drift]]:
             runner.run(drift.close())
 
 
-async def _bare_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+async def bare_call(
+    bench: Bench, loads: Loads, connections: int = 100
+) -> tuple[AsyncCall, AsyncCall]:
+    """Return a call by aiohttp alone, and what closes its session."""
+    session = aiohttp.ClientSession(
         headers=HEADERS,
+        connector=aiohttp.TCPConnector(limit=connections),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
     )
+    url = URL(f"{bench.server.url}/contacts/7", encoded=True)
+
+    async def call() -> Any:
+        response = await session.get(url)
+        return loads(await response.read())
+
+    return call, session.close
 
 
 async def _naive_session() -> aiohttp.ClientSession:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import curves, report
 from benchmarks.harness import Bench
 from benchmarks.measure import Row, Server, Spread, Target, serving
 from benchmarks.registry import CASES, case
@@ -33,6 +33,13 @@ def test_a_short_round_gives_figures(id: str, server: Server) -> None:
     assert all(row.noise is None or row.ratio.median > 0 for row in rows)
     if id in ("P1", "P2", "P11"):  # these take no peer that may be missing
         assert rows
+
+
+@pytest.mark.parametrize("name", curves.CURVES)
+def test_the_first_points_of_a_curve(name: str, server: Server) -> None:
+    curve = curves.CURVES[name](Bench(server, quick=True))
+    assert all(cost > 0 for points in curve.lines.values() for _, cost in points)
+    assert len(list(curves.told(curve))) == 1 + len(curve.lines) > 1
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
