@@ -155,9 +155,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    """Run the server."""
-    program = [sys.executable, str(Path(__file__).with_name("server.py"))]
+def serving(delay: float = 0.0) -> Iterator[Server]:
+    """Run the server, which holds each reply back for *delay* seconds."""
+    program = [sys.executable, str(Path(__file__).with_name("server.py")), str(delay)]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -1,6 +1,7 @@
 """A loopback server that costs next to nothing: canned bodies over HTTP/1.1 with keep-alive.
 
-Run as a program it prints its port, and ends when its standard input does.
+Run as a program it prints its port, and ends when its standard input does. An argument says for how
+many seconds each reply is held back.
 """
 
 from __future__ import annotations
@@ -89,13 +90,16 @@ REPLIES = {
     b"users": canned({"data": [{"id": n, "name": f"User {n}"} for n in range(20)]}),
 }
 OTHERWISE = canned({"data": CONTACT})
+# JSON takes blanks after a number, so that a contact's reply is always of one length.
+BEFORE_ID, AFTER_ID = canned({"data": {**CONTACT, "id": 10**11}}).split(b"%d" % 10**11)
 
 
 class Exchange(asyncio.Protocol):
     """One connection: finds where a request ends, and answers by the first word of its path."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
         self._waiting = b""
+        self._delay = delay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -113,7 +117,11 @@ class Exchange(asyncio.Protocol):
                     return
             path = self._waiting.split(b" ", 2)[1]
             self._waiting = self._waiting[end:]
-            self._transport.write(_reply(path))
+            if self._delay:
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._delay, self._transport.write, _reply(path))
+            else:
+                self._transport.write(_reply(path))
 
 
 def _reply(path: bytes) -> bytes:
@@ -121,7 +129,10 @@ def _reply(path: bytes) -> bytes:
         return canned(time.process_time())
     if path.startswith(b"/walk/"):
         return page_of_walk(path)
-    return REPLIES.get(path[1:].split(b"/", 1)[0].split(b"?", 1)[0], OTHERWISE)
+    name, _, rest = path[1:].partition(b"/")
+    if rest.isdigit():
+        return b"%s%-12s%s" % (BEFORE_ID, rest, AFTER_ID)
+    return REPLIES.get(name.partition(b"?")[0], OTHERWISE)
 
 
 def _body_length(head: bytes) -> int:
@@ -131,10 +142,10 @@ def _body_length(head: bytes) -> int:
     return 0
 
 
-async def serve() -> None:
+async def serve(delay: float) -> None:
     """Listen on a free port until the parent process is gone."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Exchange, "127.0.0.1", 0, backlog=512)
+    server = await loop.create_server(lambda: Exchange(delay), "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -147,7 +158,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     """Serve."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    asyncio.run(serve())
+    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
 
 
 if __name__ == "__main__":
