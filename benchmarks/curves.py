@@ -44,14 +44,14 @@ class Curve:
 
 def in_flight(bench: Bench) -> Curve:
     """The CPU time of a call, from 1 to 1,024 at once."""
-    sizes = _sizes(bench, 1, 1024, 4)
+    sizes, calls = _sizes(bench, 1, 1024, 4), bench.calls(1024, 64)
     with pinned(), asyncio.Runner() as runner, reading_with(json.loads):
         drift = Drift(TOKEN, base_url=bench.server.url, max_connections=1024)
         runner.run(drift.open())
         bare, close = runner.run(bare_call(bench, json.loads, connections=1024))
 
         def lane_of(call: AsyncCall) -> LaneOf:
-            return lambda size: (awaited(runner, call, size, 1024), 1024)
+            return lambda size: (awaited(runner, call, size, calls), calls)
 
         ours = partial(drift.request, "GET", "/contacts/7")
         lanes = {"drift.request": lane_of(ours), "bare aiohttp": lane_of(bare)}
