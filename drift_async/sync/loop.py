@@ -207,7 +207,9 @@ class Call:
 class Thread:
     """A daemon thread that runs an event loop until told to stop."""
 
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    def __init__(
+        self, loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    ) -> None:
         self._calls: deque[Call] = deque()
         self._awake = False
         self._stopped = False
