@@ -13,6 +13,7 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
+    from .core.bulk import Bulk as Bulk
     from .core.codec import (
         Frozen as Frozen,
     )
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .core.hooks import RetryInfo as RetryInfo
     from .core.inputs import UNSET as UNSET
     from .core.inputs import Unset as Unset
+    from .core.outcome import BulkProgress as BulkProgress
+    from .core.outcome import BulkReport as BulkReport
+    from .core.outcome import Outcome as Outcome
     from .core.pager import Page as Page
     from .core.pager import Pager as Pager
     from .core.rate import Rate as Rate
@@ -85,6 +89,12 @@ if TYPE_CHECKING:
         NotFoundError as NotFoundError,
     )
     from .errors import (
+        OutboxFullError as OutboxFullError,
+    )
+    from .errors import (
+        OutboxLockedError as OutboxLockedError,
+    )
+    from .errors import (
         OutcomeUnknownError as OutcomeUnknownError,
     )
     from .errors import (
@@ -109,6 +119,14 @@ if TYPE_CHECKING:
     from .errors import (
         WrongLoopError as WrongLoopError,
     )
+    from .events.client import DeadEvent as DeadEvent
+    from .events.client import EventStats as EventStats
+    from .events.drift import DriftEvents as DriftEvents
+    from .events.items import Hit as Hit
+    from .events.items import Identify as Identify
+    from .events.items import Track as Track
+    from .events.outbox import Loss as Loss
+    from .events.segmentstream import SegmentStream as SegmentStream
     from .identity import WeakKeyWarning as WeakKeyWarning
     from .identity import signed_identity as signed_identity
     from .resources.accounts import (
@@ -129,6 +147,12 @@ if TYPE_CHECKING:
     )
     from .resources.attributes import (
         ContactAttributes as ContactAttributes,
+    )
+    from .resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from .resources.contact_items import (
+        NewContact as NewContact,
     )
     from .resources.contacts import (
         Contact as Contact,
@@ -308,9 +332,11 @@ if TYPE_CHECKING:
 MODULES = {
     "auth": "OAuth",
     "client": "Drift",
+    "core.bulk": "Bulk",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.inputs": "UNSET Unset",
+    "core.outcome": "BulkProgress BulkReport Outcome",
     "core.pager": "Page Pager",
     "core.rate": "Rate RateState",
     "core.retry": "Retry",
@@ -318,14 +344,21 @@ MODULES = {
     "errors": (
         "APIError AuthenticationError BadRequestError CallError ClosedError ConflictError "
         "ConnectError ConnectionLostError CredentialsError CursorError DeadlineError "
-        "DecodeError DriftError ForkError InputError NotFoundError OutcomeUnknownError "
-        "ProtocolError RateLimitError ResponseTooLargeError ScopeError ServerError "
-        "TokenNotSavedError VerificationError WrongLoopError"
+        "DecodeError DriftError ForkError InputError NotFoundError OutboxFullError "
+        "OutboxLockedError OutcomeUnknownError ProtocolError RateLimitError "
+        "ResponseTooLargeError ScopeError ServerError TokenNotSavedError VerificationError "
+        "WrongLoopError"
     ),
+    "events.client": "DeadEvent EventStats",
+    "events.drift": "DriftEvents",
+    "events.items": "Hit Identify Track",
+    "events.outbox": "Loss",
+    "events.segmentstream": "SegmentStream",
     "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
+    "resources.contact_items": "ContactUpdate NewContact",
     "resources.contacts": "Contact IdType TimelineEvent",
     "resources.conversations": "Conversation ConversationStats ConversationStatus ConversationTag",
     "resources.gdpr": "GdprDeletion GdprRetrieval",

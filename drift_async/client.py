@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Hashable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from .core.batch import Items
+from .core.bulk import Bulk, Method
 from .core.call import Auth
-from .core.endpoint import Effect, Endpoint, query, segment
+from .core.endpoint import Effect, Endpoint, Resource, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
+from .core.offload import BIG, in_thread
+from .core.outcome import BulkProgress, Item, Value
 from .core.rate import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
@@ -208,7 +213,46 @@ class Drift(Client):
                 target = f"{target}?{query(params)}"
         body = None if json is None else dumps(plain("json", json))
         reply = await self._caller.send(endpoint, target, body)
+        if len(reply.body) > BIG:
+            return await in_thread(endpoint.decode_any, reply)
         return endpoint.decode_any(reply)
+
+    def bulk(
+        self,
+        method: Method[Item, Value],
+        items: Items[Item],
+        *,
+        window: int = 64,
+        stop_on_error: bool = False,
+        progress: Callable[[BulkProgress], object] | None = None,
+    ) -> Bulk[Item, Value]:
+        """Call a method of one of this client's groups for each item, with an outcome for each.
+
+        *method* takes the item as its only argument; ``functools.partial`` can give it others by
+        name. *items* is any iterable, also without end. At most *window* calls are under way, and
+        16 times as many outcomes wait behind one that is not finished. All calls share one place
+        in the queue of the rate limit, and each has its own ``timeout``, which starts when the
+        limit lets it through and stands still while the server asks to wait. With *stop_on_error*
+        the first error is the last call started. *progress* gets a `BulkProgress` at most ten
+        times a second, and once at the end.
+
+        >>> async for done in drift.bulk(drift.conversations.transcript, ids):
+        ...     print(done.index, done.error or len(done.value))
+        """
+        call: Any = method.func if isinstance(method, partial) else method
+        group: Any = getattr(call, "__self__", None)
+        if not (isinstance(group, Resource) and iscoroutinefunction(call)):
+            raise InputError("method", "must be a coroutine method of a group of the client")
+        caller: Any = group._caller
+        if caller.site is not self._caller.site:
+            raise InputError("method", "must be of this client, or of a view of it")
+        function = call.__func__
+        if isinstance(method, partial):
+            args, named = method.args, method.keywords
+            function = lambda group, item: call.__func__(group, *args, item, **named)  # noqa: E731
+        return group._bulk(
+            function, items, window=window, stop_on_error=stop_on_error, progress=progress
+        )
 
 
 class Settings(CommonSettings, total=False):
@@ -216,6 +260,7 @@ class Settings(CommonSettings, total=False):
 
     auth: Auth | None
     max_pages: int
+    tracer_provider: TracerProvider | None
 
 
 @lru_cache(maxsize=512)

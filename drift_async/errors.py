@@ -62,6 +62,14 @@ class ForkError(DriftError):
     """A blocking client that was opened by ``with`` is used in a forked child."""
 
 
+class OutboxFullError(DriftError):
+    """An event was not accepted: the outbox is full, or its disk takes nothing."""
+
+
+class OutboxLockedError(DriftError):
+    """The outbox file belongs to another process, or to another client of this one."""
+
+
 class CredentialsError(DriftError):
     """There are no usable credentials."""
 
@@ -223,23 +231,49 @@ _BY_STATUS: dict[int, type[APIError]] = {
 
 _WORD = re.compile(r"[^\s<>\"']+")
 _TOKEN = re.compile(r"[A-Za-z0-9_\-.~+/]{24,}=*")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]+")
+_PHONE = re.compile(r"(?<![\d-])\+?\(?(?!\d{4}-\d\d-\d\d)\d(?:[-. ()/]{0,2}\d){6,14}")
+_JSON_TEXT = re.compile(r"""("(?:[^"\\]|\\.)*(?:"|\\?$)|'(?:[^'\\]|\\.)*(?:'|\\?$))(\s*:)?""")
+_KEY = re.compile(r"[\w $-]{1,40}")
+_STRANGE = re.compile(r"[^\x20-\x7e]+")
+_BLANKS = re.compile(" +")
 _LOOKED_AT = 4096
 
 
 def excerpt(text: str) -> str:
-    """Return the start of *text* fit for an error: one line, no addresses, nothing like a token."""
-    line = _UNPRINTABLE.sub(" ", text[:_LOOKED_AT])
+    """Return the start of *text* fit for an error: on one line, without what may be personal.
+
+    Addresses, telephone numbers and what looks like a token are masked, and all texts in JSON.
+    """
+    # UTF-16 read as UTF-8 has a NUL in each letter, which would part the words.
+    line = _STRANGE.sub(_printable, text[:_LOOKED_AT].replace("\0", ""))
     if len(text) > _LOOKED_AT:
         line = line.rpartition(" ")[0] or line  # half an address would not be known for one
-    masked = _WORD.sub(_mask, line)
+    if line.lstrip("\ufffd ").startswith(("{", "[", '"')):
+        line = _JSON_TEXT.sub(_mask_text, line)
+    masked = _PHONE.sub(_mask_number, _WORD.sub(_mask_word, line))
     return masked.encode()[:EXCERPT_BYTES].decode(errors="ignore").strip()
 
 
-def _mask(word: re.Match[str]) -> str:
+def _printable(strange: re.Match[str]) -> str:
+    """Leave nothing that ends a line or turns its direction."""
+    signs = "".join(sign if sign.isprintable() else " " for sign in strange[0])
+    return _BLANKS.sub(" ", signs)
+
+
+def _mask_text(text: re.Match[str]) -> str:
+    if text[2] and _KEY.fullmatch(text[1][1:-1]):
+        return text[0]
+    return f'"***"{text[2] or ""}'
+
+
+def _mask_word(word: re.Match[str]) -> str:
     if "@" in word[0] or "%40" in word[0]:
         return "***"
     return _TOKEN.sub("***", word[0])
+
+
+def _mask_number(number: re.Match[str]) -> str:
+    return number[0] if number[0].isdecimal() else "***"  # an id has no signs in it
 
 
 def reply_applied(status: int) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -13,6 +14,12 @@ import drift_async.sync
 from drift_async.sandbox import Sandbox
 
 from .flavours import Awaitable
+
+# How fast a machine is must not decide.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

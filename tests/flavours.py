@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Self
 
 
@@ -22,13 +23,9 @@ class Awaitable:
     def __getattr__(self, name: str) -> Any:
         member = getattr(self.twin, name)
         if inspect.iscoroutinefunction(getattr(self.twin._core, name, None)):
-
-            async def call(*args: Any, **kwargs: Any) -> Any:
-                return awaitable(await asyncio.to_thread(member, *args, **kwargs))
-
-            return call
+            return Method(member)
         if inspect.ismethod(member):
-            return lambda *args, **kwargs: awaitable(member(*args, **kwargs))
+            return lambda *args, **kwargs: awaitable(member(*map(plainly, args), **kwargs))
         return awaitable(member)
 
     async def __aenter__(self) -> Self:
@@ -50,3 +47,20 @@ class Awaitable:
 def core(drift: Any) -> Any:
     """Return the awaited client behind either face."""
     return drift.twin._core if isinstance(drift, Awaitable) else drift
+
+
+class Method:
+    """A blocking method that can be awaited."""
+
+    def __init__(self, member: Callable[..., Any]) -> None:
+        self.member = member
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return awaitable(await asyncio.to_thread(self.member, *args, **kwargs))
+
+
+def plainly(argument: Any) -> Any:
+    """Return a method as it is on the blocking face; all else as it is."""
+    if isinstance(argument, partial):
+        return partial(plainly(argument.func), *argument.args, **argument.keywords)
+    return argument.member if isinstance(argument, Method) else argument

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
@@ -26,20 +27,23 @@ class Got:
 class Server:
     """Answers each request with bytes; None closes the connection without a word.
 
-    After an answer without Content-Length or chunks the connection is closed. With ``again`` the
-    last chunk is repeated until the client has had enough.
+    After an answer without Content-Length, or one that says so, the connection is closed. With
+    ``again`` the last chunk is repeated until the client has had enough, with ``tls`` it is https.
     """
 
-    def __init__(self, answer: Answer = None, *, again: bytes = b"") -> None:
+    def __init__(
+        self, answer: Answer = None, *, again: bytes = b"", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.got: list[Got] = []
         self.connections = 0
         self._answer = answer
         self._again = again
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -57,7 +61,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -74,7 +78,7 @@ class Server:
                 while self._again:
                     writer.write(self._again)
                     await writer.drain()
-                if b"content-length" not in out.lower():
+                if b"content-length" not in out.lower() or b"\r\nConnection: close" in out:
                     break
         writer.close()
         self._writers.discard(writer)

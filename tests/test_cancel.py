@@ -180,7 +180,7 @@ CALLS: Mapping[str, tuple[Act, Act, dict[str, Any], int]] = {
     "pacing": (paused, get, {"rate": Rate(1000)}, 4),
     "pool": (hold_the_connection, get, {"max_connections": 1}, 2),
     "walk": (nothing, walk, {}, 5),
-    "download": (nothing, download, {}, 8),
+    "download": (nothing, download, {}, 7),
     "update": (nothing, upsert_known, {}, 4),
     "creation": (nothing, upsert_new, {}, 4),
 }

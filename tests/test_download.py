@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -20,7 +22,9 @@ from drift_async import (
     Retry,
     Sandbox,
 )
-from drift_async.core.download import continues
+from drift_async.core.download import missing
+
+from .server import Server, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -139,15 +143,89 @@ async def test_an_unknown_document_leaves_no_file(drift: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "value", "expected"),
+    ("value", "length", "total"),
     [
-        (206, "bytes 7-9/10", True),
-        (206, "bytes 7-9/*", True),
-        (206, "bytes 6-9/10", False),
-        (206, "bytes */10", False),
-        (206, "", False),
-        (200, "bytes 7-9/10", False),
+        ("bytes 7-9/10", "3", 10),
+        ("bytes 7-9/10", None, 10),
+        ("bytes 7-9/*", "3", 10),
+        ("bytes 6-9/10", "4", None),
+        ("bytes 8-9/10", "2", None),
+        ("bytes 7-8/10", "2", None),
+        ("bytes 7-9/10", "2", None),
+        ("bytes 7-9/9", "3", None),
+        ("bytes 7-6/7", "0", None),
+        ("bytes */10", "3", None),
+        ("bytes 7-9", "3", None),
+        ("", "3", None),
+        ("bytes 7-9/10x", "3", None),
+        ("bytes " + "9" * 5000 + "-9/10", "3", None),
     ],
 )
-def test_only_the_bytes_that_are_missing_continue(status: int, value: str, expected: bool) -> None:
-    assert continues(status, {"Content-Range": value}, 7) is expected
+def test_only_just_the_bytes_that_are_missing_continue(
+    value: str, length: str | None, total: int | None
+) -> None:
+    headers = {"Content-Range": value} | ({} if length is None else {"Content-Length": length})
+    assert missing(headers, 7) == total
+    assert missing({**headers, "Content-Encoding": "gzip"}, 7) is None
+
+
+def part(first: int, last: int, body: bytes, total: object = 10) -> bytes:
+    place = f"bytes {first}-{last}/{total}"
+    return reply(body, "206 Partial Content", Content_Range=place, Connection="close")
+
+
+WHOLE = reply(b"0123456789", Connection="close")
+BROKEN = WHOLE.replace(b"56789", b"")
+WRONG = {
+    "another-place": part(3, 9, b"3456789"),
+    "not-to-the-end": part(5, 7, b"567"),
+    "of-another-size": part(5, 8, b"5678", 9),
+    "compressed": part(5, 9, b"56789").replace(b"206", b"206 OK\r\nContent-Encoding: gzip\r\nX:"),
+    "no-place": reply(b"56789", "206 Partial Content", Connection="close"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("again", [False, True])
+async def test_another_part_than_was_asked_for_is_not_taken_for_the_rest(
+    make: Any, name: str, again: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    answers = (BROKEN, WRONG[name], WRONG[name] if again else WHOLE)
+    async with (
+        Server(lambda n, got: answers[n - 1]) as server,
+        make("t", base_url=server.url, retry=Retry(base=0)) as drift,
+    ):
+        if again:
+            with pytest.raises(ConnectionLostError) as caught:
+                await drift.conversations.download_attachment(7, path)
+            assert (caught.value.applied, caught.value.status) == (True, 206)
+            assert list(tmp_path.iterdir()) == []
+        else:
+            assert await drift.conversations.download_attachment(7, path) == 10
+            assert path.read_bytes() == b"0123456789"
+        ranges = [got.headers.get("range") for got in server.got]
+        assert ranges == [None, "bytes=5-", None]
+
+
+async def test_an_attachment_is_asked_for_uncompressed(make: Any) -> None:
+    async with Server(WHOLE) as server, make("t", base_url=server.url) as drift:
+        assert await drift.conversations.attachment(7) == b"0123456789"
+        assert [got.headers["accept-encoding"] for got in server.got] == ["identity"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full")
+async def test_a_full_disk_is_told_as_such_and_not_tried_again(
+    make: Any, box: Sandbox, document: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, mode: str) -> BinaryIO:
+        os.close(handle)
+        return Path("/dev/full").open("wb", buffering=0)
+
+    monkeypatch.setattr("drift_async.core.download.os.fdopen", full)
+    async with make(box.token, base_url=box.url) as drift:
+        box.forget()
+        with pytest.raises(OSError, match="No space left") as caught:
+            await drift.conversations.download_attachment(document, tmp_path / "x")
+        assert (caught.value.errno, len(box.seen)) == (errno.ENOSPC, 1)
+    assert list(tmp_path.iterdir()) == []

@@ -65,7 +65,7 @@ BODIES = (
     ({"status": "409", "scimType": "uniqueness", "detail": "taken"}, "uniqueness", "taken"),
     ({"schemas": ["e"], "status": "404", "detail": "gone"}, None, "gone"),
     ("a text", None, "a text"),
-    (["x"], None, '["x"]'),
+    (["x"], None, '["***"]'),
     (None, None, "null"),
     (b"<html><h1>Bad\r\n\tGateway</h1></html>", None, "<html><h1>Bad Gateway</h1></html>"),
     (b"", None, ""),

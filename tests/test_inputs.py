@@ -385,6 +385,8 @@ BASE_URLS: tuple[Any, ...] = (
     "https://driftapi.com/\x00",
     "https://drïftapi.com",
     "https://[::1",
+    "https://a..b",
+    f"https://{'a' * 64}.example",
     f"https://driftapi.com/?token={SIGN}",
     f"https://driftapi.com/#{SIGN}",
     "https://driftapi.com?",
@@ -401,7 +403,8 @@ SETTINGS: list[tuple[str, Any]] = [
     *(("base_url", value) for value in BASE_URLS),
     *((name, v) for name in ("timeout", "connect_timeout", "attempt_timeout") for v in NO_SECONDS),
     *((name, v) for name in ("max_connections", "max_pages", "max_body") for v in NO_COUNTS),
-    *(("proxy", value) for value in ("", 7, b"http://x", "\ud800")),
+    *(("proxy", value) for value in ("", 7, b"http://x", "\ud800", "x", SIGN, "//h:1", "http://")),
+    *(("proxy", f"{start}{SIGN}") for start in ("socks5://", "ftp://", "http://[::1", "http://h:")),
 ]
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from drift_async import CallError, Retry
+from drift_async import CallError, Rate, Retry
 from drift_async.core.endpoint import Effect, Reply
+from drift_async.core.rate import Limiter
 from drift_async.errors import reply_applied, reply_error
 from drift_async.sandbox import Sandbox
 
+from .flavours import core
 from .server import Got, Server, reply
 
 # Statuses, error, applied, and the requests of a safe, an idempotent and a once operation.
@@ -82,6 +84,8 @@ async def test_every_status_on_the_wire(make: Any, hundred: int) -> None:
             errors, requests = set(), []
             for method, effect in OPERATIONS:
                 server.got.clear()
+                # Refused all the time, one limiter would pause for longer and longer.
+                core(drift)._caller.site.limiters["default"] = Limiter(Rate())
                 try:
                     assert await drift.request(method, f"/{status}", effect=effect) is None
                     errors.add(("-", "-"))

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -16,8 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async import InputError
-from drift_async.core import strict_json
-from drift_async.core.strict_json import MAX_DEPTH, dumps, loads, plain
+from drift_async.core import nesting, strict_json
+from drift_async.core.strict_json import dumps, loads, plain
+
+from .json_corners import (
+    NO_NUMBERS,
+    NO_STRINGS,
+    NO_STRUCTURES,
+    NO_UTF_8,
+    NUMBERS,
+    STRINGS,
+    STRUCTURES,
+)
 
 pytestmark = pytest.mark.smoke
 
@@ -35,96 +46,127 @@ def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(strict_json, "_fast_loads", request.param)
 
 
-def nested(levels: int, open_: bytes = b"[", close: bytes = b"]") -> bytes:
-    return open_ * levels + b"1" + close * levels
+def corners(*tables: Any) -> list[Any]:
+    found = [(text, ...) if isinstance(text, str | bytes) else text for t in tables for text in t]
+    found = [(text.encode() if isinstance(text, str) else text, value) for text, value in found]
+    assert len(found) == len({text for text, _ in found})
+    return [pytest.param(*one, id=f"{n}-{one[0][:20]!r}") for n, one in enumerate(found)]
 
 
-ACCEPTED: list[tuple[bytes, Any]] = [
-    (b"null", None),
-    (b" {} ", {}),
-    (b'{"a": 1, "a": 2}', {"a": 2}),
-    (b"18446744073709551616", 2**64),
-    (b"-9223372036854775809", -(2**63) - 1),
-    (b"1" * 4000, int("1" * 4000)),
-    (b'{"n": 123456789012345678901234567890}', {"n": 123456789012345678901234567890}),
-    (b"1.5e300", 1.5e300),
-    (b"-0", 0),
-    (b'"\\ud83d\\ude00"', "\U0001f600"),
-    (b'"\\\\ud800"', "\\ud800"),
-    ('"ü\U0001f600"'.encode(), "ü\U0001f600"),
-    (b'"\\u0000"', "\x00"),
-    (nested(MAX_DEPTH), "deep"),
-    (nested(MAX_DEPTH, b'{"a":', b"}"), "deep"),
-    (b"[" + b",".join([b'{"a":[1]}'] * 500) + b"]", [{"a": [1]}] * 500),
-    (b'["' + b"[{" * 500 + b'"]', ["[{" * 500]),
-    (b'["\\"' + b"[" * 500 + b'"]', ['"' + "[" * 500]),
-]
-REFUSED = [
-    b"",
-    b"  ",
-    b"NaN",
-    b"[Infinity]",
-    b"-Infinity",
-    b"1e400",
-    b"-1e400",
-    b"\xef\xbb\xbf{}",
-    "{}".encode("utf-16"),
-    "{}".encode("utf-32"),
-    b'"\xff"',
-    b'"\xed\xa0\x80"',
-    b'"\\ud800"',
-    b'"\\udc00\\ud800"',
-    b'{"\\uDBFF": 1}',
-    b'"\\ud800x"',
-    b"1" * 5000,
-    nested(MAX_DEPTH + 1),
-    nested(MAX_DEPTH + 1, b'{"a":', b"}"),
-    nested(1100),
-    nested(100_000),
-    b"[" * 100,
-    b"{]" * 100,
-    b"[1,]",
-    b"{'a': 1}",
-    b"01",
-    b"+1",
-    b".5",
-    b"1.",
-    b'"\t"',
-    b"// x\n1",
-    b"{} {}",
-    b"<html>",
-    b"undefined",
-]
+ACCEPTED = corners(NUMBERS, STRINGS, STRUCTURES)
+REFUSED = corners(NO_NUMBERS, NO_STRINGS, NO_STRUCTURES, NO_UTF_8)
+NEVER = corners(NO_NUMBERS, NO_STRINGS)
+
+
+def test_there_are_corners_enough() -> None:
+    assert len(ACCEPTED) > 150
+    assert len(REFUSED) > 250
 
 
 @pytest.mark.usefixtures("_library")
-@pytest.mark.parametrize(("text", "value"), ACCEPTED, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("text", "value"), ACCEPTED)
 def test_json_is_read_exactly(text: bytes, value: Any) -> None:
     read = loads(text)
-    if value != "deep":
+    if value is not ...:  # which stands for what is only deep
         assert read == value
-        assert type(read) is type(value)
+        # By their JSON, 1 differs from 1.0 and from true, and 0.0 from -0.0.
+        assert json.dumps(read) == json.dumps(value)
 
 
 @pytest.mark.usefixtures("_library")
-@pytest.mark.parametrize("text", REFUSED, ids=lambda value: repr(value)[:30])
-def test_what_is_not_strict_json_is_a_value_error(text: bytes) -> None:
-    with pytest.raises(ValueError, match="JSON"):
+@pytest.mark.parametrize(("text", "_"), REFUSED)
+def test_what_is_not_strict_json_is_a_value_error(text: bytes, _: object) -> None:
+    with pytest.raises(ValueError, match="JSON") as caught:
         loads(text)
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 60
 
 
 @pytest.mark.usefixtures("_library")
-def test_a_million_brackets_are_refused_quickly_from_deep_code() -> None:
-    def at_depth(frames: int) -> None:
-        if frames:
-            at_depth(frames - 1)
-        else:
-            with pytest.raises(ValueError, match="JSON"):
-                loads(b"[" * 1_000_000)
+@pytest.mark.parametrize(("text", "_"), NEVER)
+def test_nor_is_it_inside_of_something_else(text: bytes, _: object) -> None:
+    for whole in (b"[" + text + b"]", b'{"a":' + text + b"}", b'[0,{"a":[' + text + b"]}]"):
+        with pytest.raises(ValueError, match="JSON"):
+            loads(whole)
 
-    began = time.process_time()
-    at_depth(max(0, sys.getrecursionlimit() - 200 - len(__import__("inspect").stack())))
-    assert time.process_time() - began < 0.5
+
+def far_down(frames: int, work: Callable[[], None]) -> None:
+    """Run *work* so many frames deep."""
+    if frames:
+        far_down(frames - 1, work)
+    else:
+        work()
+
+
+@pytest.mark.usefixtures("_library")
+def test_deep_code_reads_what_nests_and_refuses_a_million_brackets_at_once() -> None:
+    spent: list[float] = []
+
+    def work() -> None:
+        assert loads(b"[" * 64 + b"]" * 64)
+        for hostile in (b"[" * 1_000_000, b'{"a":' * 200_000):
+            began = time.thread_time()
+            with pytest.raises(ValueError, match="levels"):
+                loads(hostile)
+            spent.append(time.thread_time() - began)
+
+    assert sys.getrecursionlimit() == 1000
+    with ThreadPoolExecutor(1) as fresh:  # where no frame of a test runner is below
+        fresh.submit(far_down, 890, work).result()
+    assert max(spent) < 0.05
+
+
+def test_to_tell_the_depth_takes_time_by_size_only() -> None:
+    for hostile in (
+        b"[" * 65 + b'"' + b'\\"' * 500_000,
+        b"[" * 65 + b'"' * 1_000_000,
+        b"[" * 65 + b'"' + b"\\" * 1_000_000,
+        b"[" + b",".join([b"[" * 63 + b"]" * 63] * 8_000) + b"]",
+        b"[" + b",".join([b"[" * 64 + b"]" * 64] * 8_000) + b"]",
+        b"[" + b",".join([b'"[",[],"]",{}'] * 70_000) + b"]",
+        b'["]",' * 200_000,
+        b"]" * 1_000_000,
+    ):
+        began = time.thread_time()
+        nesting.nests_over(hostile, 64)
+        assert time.thread_time() - began < 0.25, hostile[60:80]
+
+
+@pytest.mark.usefixtures("_library")
+def test_a_long_integer_is_refused_also_where_python_would_take_it() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        assert loads(b"[%s]" % (b"7" * 4300)) == [int("7" * 4300)]
+        assert loads(b'["%s"]' % (b"7" * 5000)) == ["7" * 5000]
+        for digits in (b"7" * 4301, b"-" + b"7" * 4301, b"7" * 1_000_000):
+            with pytest.raises(ValueError, match="not JSON"):
+                loads(b"[%s]" % digits)
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def levels(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) + max(map(levels, inner), default=0)
+
+
+MARKS = st.text('[]{}"\\a')
+NESTED = st.recursive(
+    MARKS | st.none(),
+    lambda inner: st.lists(inner) | st.dictionaries(MARKS, inner),
+    max_leaves=12,
+)
+
+
+@given(NESTED, st.integers(0, 6))
+def test_depth_is_told_without_parsing(value: Any, most: int) -> None:
+    body = json.dumps(value).encode()
+    for few in (0, 65_536):  # the two ways, for large and for small
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nesting, "_FEW", few)
+            patch.setattr(nesting, "_CHUNK", 3)
+            assert nesting.nests_over(body, most) is (levels(value) > most)
 
 
 JSON = st.recursive(

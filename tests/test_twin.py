@@ -14,6 +14,7 @@ import pytest
 import drift_async
 import drift_async.sync
 from drift_async import client
+from drift_async.core import bulk
 from drift_async.sync import iterators, mirror
 
 ASYNCHRONOUS = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
@@ -84,7 +85,9 @@ def test_every_public_method_has_a_twin_with_its_signature_and_docstring(core: t
         assert type(ours[name]) is type(method) or inspect.iscoroutinefunction(method)
 
 
-@pytest.mark.parametrize("name", ["Drift", "OAuth", "Sandbox", "Webhooks"])
+@pytest.mark.parametrize(
+    "name", ["Drift", "DriftEvents", "OAuth", "Sandbox", "SegmentStream", "Webhooks"]
+)
 def test_what_is_constructed_takes_the_same_arguments(name: str) -> None:
     ours, theirs = getattr(drift_async.sync, name), getattr(drift_async, name)
     assert inspect.signature(ours) == inspect.signature(theirs)
@@ -98,6 +101,15 @@ def test_what_is_walked_has_a_twin_written_by_hand(name: str) -> None:
     assert ours.keys() == theirs.keys()
     for method in theirs:
         assert inspect.signature(ours[method]) == inspect.signature(theirs[method])
+
+
+def test_the_twin_of_a_bulk_is_the_same_by_the_law() -> None:
+    ours, theirs = drift_async.sync.Bulk, drift_async.Bulk
+    assert inspect.getdoc(ours) == mirror.without_await(inspect.getdoc(theirs) or "")
+    assert public(ours).keys() == public(theirs).keys() == {"close", "collect"}
+    for name, method in public(theirs).items():
+        assert annotated(public(ours)[name]) == annotated(method)
+        assert inspect.getdoc(public(ours)[name]) == inspect.getdoc(method)
 
 
 def test_the_twin_of_webhooks_receives_nothing_and_is_the_same_otherwise() -> None:
@@ -114,6 +126,13 @@ def test_every_exception_is_still_one(name: str) -> None:
     assert twin is not getattr(drift_async, name)
     assert twin.__module__ == f"drift_async.sync.{mirror.BY_HAND[name]}"
     assert mirror.PACKAGE / "sync" / f"{mirror.BY_HAND[name]}.py" not in GENERATED
+
+
+@pytest.mark.parametrize("name", mirror.TYPES)
+def test_every_type_that_differs_does_so_and_is_used(name: str) -> None:
+    module = import_module(f"drift_async.sync.{mirror.TYPES[name]}")
+    assert getattr(module, name) is not getattr(bulk, name, None)
+    assert any(re.search(rf"\b{name}\b", text) for text in GENERATED.values())
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)

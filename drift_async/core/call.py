@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import attrs
 
@@ -33,6 +33,9 @@ from .rate import Limiter
 from .retry import REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
 from .secret import Secret, bearer
 
+if TYPE_CHECKING:
+    from .admission import BulkCaller
+
 T = TypeVar("T")
 
 RENEWAL_BOUND = 4.0
@@ -52,9 +55,14 @@ class Live:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.renewal: asyncio.Task[Any] | None = None
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task that ends with the client; in a context of its own, since it serves all."""
-        task = self.loop.create_task(work, context=Context())
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start a task that ends with the client.
+
+        Without a *context* it gets an empty one, since what it does may outlive who asked for it.
+        """
+        task = self.loop.create_task(work, context=Context() if context is None else context)
         self.tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -151,9 +159,17 @@ class Caller:
             return self
         return attrs.evolve(self, deadline=self.site.clock() + self.timeout)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a background task that ends with the client."""
-        return self.site.use().spawn(work)
+    def for_bulk(self) -> BulkCaller:
+        """Return a caller for the items of one bulk, with these settings."""
+        from .admission import BulkCaller  # which derives from this class
+
+        return BulkCaller(self.site, self.timeout, self.retry, self.attempt_timeout, self.max_pages)
+
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start a background task that ends with the client; see `Live.spawn`."""
+        return self.site.use().spawn(work, context)
 
     def send(
         self,
@@ -191,7 +207,8 @@ class Caller:
                 outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
             else:
                 tally = tally or Tally(endpoint, site.clock, began)
-                outcome = await _told(tally, live, target, body, now, until, sink)
+                number = tally.attempts + 1
+                outcome = await attempt(live, endpoint, number, target, body, now, until, sink)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
@@ -279,7 +296,7 @@ class Caller:
         if not quota.take(tally.cost):
             return "quota"
         hooks, name, attempts = self.site.hooks, tally.endpoint.name, tally.attempts
-        hooks.retry(RetryInfo(name, attempts, *_seen(outcome), verdict))
+        hooks.retry(RetryInfo(name, attempts, *seen(outcome), verdict))
         return verdict
 
     def _teach(self, limiter: Limiter, tally: Tally, outcome: Reply | Failure, sent: float) -> None:
@@ -304,34 +321,37 @@ class Caller:
         raise tally.too_late("no turn within the rate limit in time")
 
 
-async def _told(
-    tally: Tally,
+async def attempt(
     live: Live,
+    endpoint: Endpoint[Any],
+    number: int,
     target: str,
     body: bytes | None,
     now: float,
     until: float,
-    sink: Sink | None,
+    sink: Sink | None = None,
 ) -> Reply | Failure:
-    """Make an attempt of which the hooks hear."""
-    assert live.hooks is not None
-    name, number = tally.endpoint.name, tally.attempts + 1
+    """Make one attempt, of which the hooks hear if there are any."""
+    if live.hooks is None:
+        return await live.connection.attempt(endpoint, target, body, now, until, sink)
+    name, clock = endpoint.name, live.loop.time
     live.hooks.request(RequestInfo(name, number, len(body or b"")))
-    began = tally.clock()
-    seen: tuple[int | None, str | None] = (None, "cancelled")
+    began = clock()
+    met: tuple[int | None, str | None] = (None, "cancelled")
     size, request_id = 0, None
     try:
-        outcome = await live.connection.attempt(tally.endpoint, target, body, now, until, sink)
-        seen = _seen(outcome)
+        outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+        met = seen(outcome)
         if isinstance(outcome, Reply):
             size, request_id = len(outcome.body), outcome.headers.get("X-Request-Id")
         return outcome
     finally:
-        seconds = tally.clock() - began
-        live.hooks.response(ResponseInfo(name, number, *seen, seconds, size, request_id))
+        seconds = clock() - began
+        live.hooks.response(ResponseInfo(name, number, *met, seconds, size, request_id))
 
 
-def _seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:
+def seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:
+    """Return what hooks are told of an outcome: its status, or what went wrong."""
     if isinstance(outcome, Reply):
         return outcome.status, None
     return outcome.head, outcome.kind

@@ -20,6 +20,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, override
 
 from ..errors import InputError
+from .discreet import discreet
 from .secret import Secret
 from .straight import can_be_straight, straight_reader
 from .strict_json import EPOCH, MILLISECOND, plain
@@ -113,6 +114,10 @@ class Model:
         key = getattr(self, "id", None)
         return f"{type(self).__name__}({'' if key is None else f'id={key!r}'})"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, Any, None]]:
+        """Tell rich no more than that: left alone, its tracebacks show every field of attrs."""
+        yield "id", getattr(self, "id", None), None
+
 
 def to_json(value: Model) -> dict[str, Any]:
     """Return the JSON value of a model in Drift's own spelling, with nothing lost.
@@ -145,6 +150,7 @@ def _written(value: Any) -> Any:
     return value.value if isinstance(value, Word) else value
 
 
+@discreet
 def from_json(kind: type[T], value: Any) -> T:
     """Return the model that plain JSON data describes; the reverse of `to_json`.
 

@@ -18,6 +18,7 @@ import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver
 from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -107,6 +108,7 @@ class Connection:
         *,
         tls: ssl.SSLContext | None = None,
         proxy: Secret | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         self._origin = origin
         self._limits = limits
@@ -116,12 +118,14 @@ class Connection:
         if authorization is not None:
             self.authorize(authorization)
         # Only names have to be looked up, and only that takes a thread.
-        self._resolver = Resolver() if proxy or not _is_address(origin) else None
+        if resolver is None and (proxy or not _is_address(origin)):
+            resolver = Resolver()
+        self.resolver = resolver
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=limits.max_connections,
                 ssl=tls or True,
-                resolver=cast(AbstractResolver | None, self._resolver),
+                resolver=cast(AbstractResolver | None, resolver),
             ),
             cookie_jar=_NoCookies(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
@@ -144,8 +148,8 @@ class Connection:
         """Close all connections."""
         self._watch.close()
         await self._session.close()
-        if self._resolver is not None:
-            await self._resolver.close()
+        if self.resolver is not None:
+            await self.resolver.close()
 
     def abandon(self) -> None:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""
@@ -210,7 +214,8 @@ class Connection:
             kind, detail = "too_large", str(error)
         except aiohttp.ClientPayloadError as error:
             kind, detail = "lost", f"the body broke off ({_named(error)})"
-        except aiohttp.ClientResponseError as error:
+        # The second is what its parser in plain Python lets through while a body is read.
+        except (aiohttp.ClientResponseError, HttpProcessingError) as error:
             kind, detail = "protocol", f"not a reply in HTTP ({_named(error)})"
         except (aiohttp.ClientError, OSError) as error:
             kind, detail = "lost", f"the connection was lost ({_named(error)})"
@@ -228,20 +233,34 @@ class Connection:
     async def _read_chunks(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body of unknown length, which decompression may blow up."""
         most = self._limits.max_body
-        chunks = []
+        chunks: list[bytes] = []
+        size = turns = 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
-            most -= len(chunk)
-            if most < 0:
-                raise TooLargeError(f"a body over the limit of {self._limits.max_body} bytes")
+            size += len(chunk)
+            if size > most:
+                raise TooLargeError(f"a body over the limit of {most} bytes")
+            turns = await _take_turns(size, turns)
         return b"".join(chunks)
 
 
 async def _pour(response: aiohttp.ClientResponse, sink: Sink) -> bytes:
     await sink.begin(response.status, response.headers)
+    size = turns = 0
     async for chunk in response.content.iter_any():
         await sink.write(chunk)
+        size += len(chunk)
+        turns = await _take_turns(size, turns)
     return b""
+
+
+async def _take_turns(size: int, turns: int) -> int:
+    """Let others run once for each mebibyte: out of a small compressed body come hundreds, with
+    never a wait for the network between them."""
+    if size >> 20 == turns:
+        return turns
+    await asyncio.sleep(0)
+    return size >> 20
 
 
 def _is_address(origin: str) -> bool:

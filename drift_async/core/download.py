@@ -9,13 +9,26 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class TooLargeError(Exception):
     """A body went over its bound."""
+
+
+class WrongPartError(OSError):
+    """A server sent another part than was asked for; counts as a broken connection."""
+
+
+class DiskError(Exception):
+    """The disk failed, not the connection: ``reason`` is the error to tell."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class Sink(Protocol):
@@ -39,20 +52,34 @@ class Buffer:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._total: int | None = None
         self.size = 0
         self._chunks: list[bytes] = []
 
     def headers(self) -> Mapping[str, str]:
-        """Ask for the bytes that are still missing."""
-        return {"Range": f"bytes={self.size}-"} if self.size else {}
+        """Ask for the bytes that are still missing, and for them as they are.
+
+        Of what is compressed on its way, neither the rest nor the end can be told.
+        """
+        plain = {"Accept-Encoding": "identity"}
+        return {**plain, "Range": f"bytes={self.size}-"} if self.size else plain
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Start over, unless the server sends just what is missing."""
-        length = headers.get("Content-Length", "")
-        if not continues(status, headers, self.size):
+        total = None
+        if status == 206:
+            total = missing(headers, self.size)
+            if total is None or self._total not in (None, total):
+                await self._reset()
+                raise WrongPartError
+        else:
             await self._reset()
-        if length.isdecimal() and self.size + int(length) > self._most:
-            raise TooLargeError(f"a body of {length} bytes, over the limit of {self._most}")
+            length = headers.get("Content-Length", "")
+            if length.isdecimal() and "Content-Encoding" not in headers:
+                total = int(length)
+        self._total = total
+        if total is not None and total > self._most:
+            raise TooLargeError(f"a body of {total} bytes, over the limit of {self._most}")
 
     async def write(self, chunk: bytes) -> None:
         """Append, within the bound."""
@@ -62,7 +89,7 @@ class Buffer:
         self.size += len(chunk)
 
     async def _reset(self) -> None:
-        self.size = 0
+        self._total, self.size = None, 0
         self._chunks.clear()
 
     async def _append(self, chunk: bytes) -> None:
@@ -96,22 +123,40 @@ class FileBuffer(Buffer):
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             await self._do(self._discard)
         finally:
             self._thread.shutdown(wait=False)
+        if isinstance(error, DiskError):
+            raise error.reason from None
 
     async def keep(self) -> None:
         """Put the whole file in place, at once and on disk."""
         await self._do(self._keep)
 
     async def _reset(self) -> None:
-        self.size = 0
-        await self._do(self._truncate)
+        written, self._total, self.size = self.size, None, 0
+        if written:
+            await self._on_disk(self._truncate)
 
     async def _append(self, chunk: bytes) -> None:
-        await self._do(self._open_file().write, chunk)
+        await self._on_disk(self._open_file().write, chunk)
+
+    async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
+        """Do it in the middle of an attempt, which takes an `OSError` for the connection's."""
+        try:
+            await self._do(work, *args)
+        except OSError as error:
+            reason = error
+        else:
+            return
+        raise DiskError(reason)
 
     async def _do(self, work: Callable[..., object], *args: object) -> None:
         loop = asyncio.get_running_loop()
@@ -151,7 +196,13 @@ class FileBuffer(Buffer):
             Path(self._part).unlink(missing_ok=True)
 
 
-def continues(status: int, headers: Mapping[str, str], size: int) -> bool:
-    """Tell whether a reply brings the bytes from *size* on."""
-    found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
-    return status == 206 and found is not None and int(found[1]) == size
+def missing(headers: Mapping[str, str], size: int) -> int | None:
+    """Return the size of the whole, if a part holds all the bytes from *size* on; else None."""
+    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    if found is None or "Content-Encoding" in headers:
+        return None
+    first, last = int(found[1]), int(found[2])
+    total = last + 1 if found[3] == "*" else int(found[3])
+    rest = str(total - first)
+    right = first == size and last == total - 1 >= first
+    return total if right and headers.get("Content-Length", rest) == rest else None

@@ -6,23 +6,31 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from datetime import datetime
+from functools import partial
+from itertools import repeat
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, Unpack, get_args, get_origin
 from urllib.parse import quote
 
 import attrs
 
 from ..errors import DecodeError, InputError, excerpt
+from .batch import Items
+from .bulk import Bulk, BulkCaller, BulkOptions
 from .codec import MisfitError, structure
+from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
+from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, to_ms
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 Effect = Literal["safe", "idempotent", "once"]
 Envelope = Literal["data", "bare", "ok", "text", "bytes", "none"]
@@ -211,7 +219,7 @@ def query(values: Mapping[str, Any]) -> str:
         if not isinstance(key, str):
             raise InputError("params", "must have texts as keys")
         items = value if isinstance(value, list | tuple) else (value,)
-        name = quote(key, safe="")
+        name = _quoted("params", key)
         pairs += [f"{name}={_query_text(key, item)}" for item in items if item is not None]
     return "&".join(pairs)
 
@@ -227,10 +235,14 @@ def _query_text(key: str, value: object) -> str:
         raise InputError(key, "must be a finite number")
     if not isinstance(value, str | int | float):
         raise InputError(key, "must be text, number, bool or datetime")
+    return _quoted(key, str(value))
+
+
+def _quoted(field: str, text: str) -> str:
     try:
-        return quote(str(value).encode(), safe="")
+        return quote(text.encode(), safe="")
     except UnicodeEncodeError:
-        raise InputError(key, "must not hold lone surrogates") from None
+        raise InputError(field, "must not hold lone surrogates") from None
 
 
 @attrs.define(eq=False, repr=False)
@@ -269,7 +281,14 @@ class Caller(Protocol):
     ) -> Reply: ...
     def token(self) -> Secret: ...
     def started(self) -> Self: ...
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
+    def for_bulk(self) -> ItemCaller: ...
+    def spawn(
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]: ...
+
+
+class ItemCaller(Caller, BulkCaller, Protocol):
+    """What the items of a bulk call with: `drift_async.core.admission.BulkCaller`."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -278,11 +297,16 @@ class Resource:
 
     _caller: Caller
 
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
+
     async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
         # Query and body may hold a secret, so neither is kept where a traceback would show it.
         reply = await self._caller.send(
             endpoint, endpoint.target(values), None if body is None else dumps(body)
         )
+        if len(reply.body) > BIG:
+            return await in_thread(endpoint.decode, reply)
         return endpoint.decode(reply)
 
     def _pages(
@@ -292,6 +316,17 @@ class Resource:
         path = endpoint.target(dict(values)).partition("?")[0]
         start = {} if resume is None else read_position(endpoint, path, resume)
         return Pager(self._caller, endpoint, values, path, start)
+
+    def _bulk(
+        self,
+        method: Callable[[Self, Item], Coroutine[Any, Any, T]],
+        items: Items[Item],
+        **options: Unpack[BulkOptions],
+    ) -> Bulk[Item, T]:
+        """Return a bulk that calls *method* for each item, all at one place in the queue."""
+        caller = self._caller.for_bulk()
+        call = partial(method, type(self)(caller))
+        return Bulk(caller, items, lambda batch: repeat(call), **options)
 
     def _started(self) -> Self:
         """Return this group with the call's ``timeout`` running: one for all that follows."""

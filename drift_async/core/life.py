@@ -13,9 +13,11 @@ import attrs
 from ..errors import ClosedError, InputError
 from .call import Auth, Caller, Live, Site
 from .connection import Connection, Limits
+from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
 from .rate import Limiter, Rate, RateState
+from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
 
@@ -42,9 +44,9 @@ class CommonSettings(TypedDict, total=False):
     on_request: Callable[[RequestInfo], object] | None
     on_response: Callable[[ResponseInfo], object] | None
     on_retry: Callable[[RetryInfo], object] | None
-    tracer_provider: TracerProvider | None
 
 
+@discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 
@@ -54,6 +56,9 @@ class Client:
     _proxy: Secret | None
     _tls: ssl.SSLContext | None
     _is_view: bool
+
+    def __init_subclass__(cls) -> None:
+        discreet(cls)
 
     def _set_up(
         self,
@@ -72,7 +77,7 @@ class Client:
         on_request: Callable[[RequestInfo], object] | None,
         on_response: Callable[[ResponseInfo], object] | None,
         on_retry: Callable[[RetryInfo], object] | None,
-        tracer_provider: TracerProvider | None,
+        tracer_provider: TracerProvider | None = None,
         token: Secret | None = None,
         auth: Auth | None = None,
         budgets: Mapping[str, Rate] | None = None,
@@ -85,7 +90,7 @@ class Client:
             max_connections=whole("max_connections", max_connections, 1),
             max_body=whole("max_body", max_body, 1),
         )
-        self._proxy = None if proxy is None else Secret(text("proxy", proxy))
+        self._proxy = None if proxy is None else _proxy(proxy)
         if auth is not None and not hasattr(auth, "renew"):
             raise InputError("auth", "must be what OAuth.auth() returns")
         self._tls = _checked(tls, any_certificate=dangerously_accept_any_certificate)
@@ -126,24 +131,32 @@ class Client:
                 site.use()
                 return
             self._abandon()  # its loop ended before it was closed
-        connection = Connection(
-            self._origin, self._authorization(), self._limits, tls=self._tls, proxy=self._proxy
-        )
-        live = site.live = Live(connection, site.hooks)
+        live = site.live = Live(self._connect(), site.hooks)
         if site.auth is not None:
             live.spawn(site.auth.keep(site, live))
 
-    async def close(self) -> None:
+    def _connect(self, resolver: Resolver | None = None) -> Connection:
+        return Connection(
+            self._origin,
+            self._authorization(),
+            self._limits,
+            tls=self._tls,
+            proxy=self._proxy,
+            resolver=resolver,
+        )
+
+    async def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
         self._refuse_view()
         site = self._caller.site
         if site.live is not None:
             if site.live.loop.is_closed():
                 self._abandon()
-                return
+                return None
             live = site.use()
             site.live = None
             await live.close()
+        return None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -197,6 +210,7 @@ def origin(field: str, url: str) -> str:
     try:
         parts = urlsplit(text(field, url))
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the resolver will
     except ValueError:
         raise InputError(field, "must be a URL") from None
     if parts.scheme not in ("https", "http") or not host:
@@ -208,6 +222,18 @@ def origin(field: str, url: str) -> str:
     if any(not "\x21" <= sign <= "\x7e" for sign in url):
         raise InputError(field, "must be visible ASCII")
     return url.rstrip("/")
+
+
+def _proxy(url: str) -> Secret:
+    """Return the URL of a proxy, which may hold credentials, or raise `InputError`."""
+    try:
+        parts = urlsplit(text("proxy", url))
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InputError("proxy", "must be a URL") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise InputError("proxy", "must be a URL that begins with http:// or https://")
+    return Secret(url)
 
 
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:

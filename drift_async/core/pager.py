@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import attrs
 
 from ..errors import CursorError
+from .discreet import discreet
+from .offload import BIG, in_thread
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, Reply
@@ -180,6 +182,7 @@ class Walker(Protocol):
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
 
 
+@discreet
 @attrs.frozen(eq=False, repr=False)
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
@@ -191,7 +194,7 @@ class Pager(Generic[T]):
 
     _caller: Walker
     _endpoint: Endpoint[list[T]]
-    _values: Mapping[str, Any]
+    _values: Mapping[str, Any] = attrs.field(repr=False)
     _path: str
     _resume: Cursor | None
 
@@ -225,7 +228,10 @@ class Pager(Generic[T]):
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         reply = await self._caller.send(endpoint, endpoint.target(values))
-        items, value = endpoint.decode_page(reply)
+        if len(reply.body) > BIG:
+            items, value = await in_thread(endpoint.decode_page, reply)
+        else:
+            items, value = endpoint.decode_page(reply)
         if wanted is not None and len(items) >= wanted:
             return items, None  # whatever the reply says of a next page, nobody will ask for it
         try:
@@ -252,6 +258,7 @@ class _Items(Generic[T]):
             self._items = iter((await self._pages.__anext__()).items)
 
 
+@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 

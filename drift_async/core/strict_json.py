@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Never
 
 from ..errors import InputError
+from .nesting import nests_over
 from .secret import Secret
 
 _fast_loads: Callable[[bytes], Any] | None
@@ -25,32 +26,35 @@ except ImportError:
     _fast_loads = None
 
 MAX_DEPTH = 64
-MAX_BITS = 14_280  # of the longest integer that every Python reads and writes
+MAX_DIGITS = 4_300  # of the longest integer that every Python reads and writes
+MAX_BITS = 14_280  # that many digits hold any integer of so many bits
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG = b"0" * 6
+_TOO_LONG = b"0" * (MAX_DIGITS // 3)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
 
 def loads(body: bytes) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none."""
-    if len(body) - len(body.replace(b"[", b"").replace(b"{", b"")) > MAX_DEPTH and _depth_over(
-        body
-    ):
+    brackets = len(body) - len(body.replace(b"[", b"").replace(b"{", b""))
+    if brackets > MAX_DEPTH and nests_over(body, MAX_DEPTH):
         raise ValueError(f"JSON nested over {MAX_DEPTH} levels")
     try:
         # orjson turns integers over 64 bits into floats, so those are left to the standard library.
         # They have 19 digits at least, of which each third is looked at: six in a row.
-        if _fast_loads is not None and _LONG not in body[::3].translate(_DIGITS):
+        thirds = body[::3].translate(_DIGITS)
+        if _fast_loads is not None and _LONG not in thirds:
             return _fast_loads(body)
-        value = _DECODER.decode(body.decode())
-        if b"\\u" in body and _SURROGATE.search(body):
-            json.dumps(value, ensure_ascii=False).encode()
+        text = body.decode()
+        if _TOO_LONG in thirds:
+            _COUNTING_DECODER.decode(text)
+        if b"\\u" not in body or not _SURROGATE.search(body):
+            return _DECODER.decode(text)
+        value = _WARY_DECODER.decode(text)
+        _encode(value)
     except (ValueError, RecursionError):
         raise ValueError("not JSON" if body.strip() else "an empty body, not JSON") from None
     return value
@@ -65,24 +69,29 @@ def _finite(digits: str) -> float:
     return number if math.isfinite(number) else _refuse("infinity")
 
 
+def _count(digits: str) -> None:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer of over {MAX_DIGITS} digits")
+
+
+def _encode(value: Any) -> None:
+    """Raise ValueError if there is a lone surrogate in *value*."""
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        _encode(pairs)  # what is lost to a later key has to be right as well
+    return result
+
+
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-
-
-def _depth_over(body: bytes) -> bool:
-    """Tell whether brackets nest too deep, at the speed of C and without recursion."""
-    if _nests_within(body.translate(_AS_ARRAYS, _NOT_BRACKETS)):
-        return False
-    # Brackets inside of texts may have misled it.
-    return not _nests_within(_STRING.sub(b"", body).translate(_AS_ARRAYS, _NOT_BRACKETS))
-
-
-def _nests_within(brackets: bytes) -> bool:
-    for _ in range(MAX_DEPTH):
-        inner = brackets.replace(b"[]", b"")
-        if len(inner) == len(brackets):
-            break
-        brackets = inner
-    return not brackets
+# A program can lift Python's own limit, and then a long integer takes for ever.
+_COUNTING_DECODER = json.JSONDecoder(parse_int=_count)
+_WARY_DECODER = json.JSONDecoder(
+    parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_object
+)
 
 
 def dumps(value: Any) -> bytes:

@@ -3,7 +3,7 @@
 Contacts come out of a CSV file and are created; every conversation is read, with its messages and
 its transcript; the contacts are updated, and read back by their external ids. ``awaited.py`` and
 ``blocking.py`` are the same program twice: delete ``async`` and ``await`` from one, and you have
-the other. Only `each` differs, in which a few tasks or a few threads share the items.
+the other.
 """
 
 from __future__ import annotations

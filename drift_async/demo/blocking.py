@@ -1,22 +1,13 @@
-"""The job on the blocking face. Its twin is awaited.py; only `each` differs beside the law."""
+"""The job on the blocking face. Its twin is awaited.py, which has async and await besides."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import attrs
 
 from ..core.batch import cut
-from ..sync import Contact, Conversation, Drift
+from ..sync import Contact, ContactUpdate, Drift
 from .people import BATCH, Person
-from .report import Difference, Log, OpenJob, Walked, compare
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-WORKERS = 8
+from .report import Difference, Log, Walked, compare
 
 
 @attrs.frozen
@@ -37,65 +28,46 @@ class Blocking:
     def create_contacts(self) -> list[Contact]:
         """Create a contact for each of the people; return them in that order."""
         with self.log.job("create", len(self.people)) as job:
-            contacts = self.each(self.create_contact, self.people, job)
+            new = [person.new_contact for person in self.people]
+            bulk = self.drift.contacts.create_many(new, progress=job.follow)
+            contacts = [outcome.value for outcome in bulk]
             job.count(created=len(contacts))
         return contacts
 
-    def create_contact(self, person: Person) -> Contact:
-        """Create one contact."""
-        return self.drift.contacts.create(
-            person.email, external_id=person.external_id, attributes=person.attributes
-        )
-
     def walk_conversations(self) -> list[Difference]:
-        """Read every conversation, a page of them at a time."""
+        """Read every conversation: its transcript in bulk, its messages page by page."""
         differences: list[Difference] = []
         with self.log.job("walk") as job:
-            for page in self.drift.conversations.all().pages():
-                for walked in self.each(self.walk_conversation, page.items, job):
-                    job.count(conversations=1, messages=walked.messages, transcripts=1)
-                    differences += walked.differences()
+            conversations = self.drift.conversations
+            ids = (conversation.id for conversation in conversations.all())
+            for outcome in self.drift.bulk(conversations.transcript, ids):
+                messages = conversations.messages(outcome.item).collect()
+                walked = Walked(outcome.item, len(messages), len(outcome.value.splitlines()))
+                differences += walked.differences()
+                job.count(conversations=1, messages=walked.messages, transcripts=1)
+                job.step()
         return differences
-
-    def walk_conversation(self, conversation: Conversation) -> Walked:
-        """Read the messages and the transcript of one conversation."""
-        messages = self.drift.conversations.messages(conversation.id).collect()
-        transcript = self.drift.conversations.transcript(conversation.id)
-        return Walked(conversation.id, len(messages), len(transcript.splitlines()))
 
     def update_contacts(self, contacts: list[Contact]) -> None:
         """Give every contact its changes."""
         with self.log.job("update", len(contacts)) as job:
-            pairs = list(zip(self.people, contacts, strict=True))
-            updated = self.each(self.update_contact, pairs, job)
+            pairs = zip(self.people, contacts, strict=True)
+            updates = [
+                ContactUpdate(contact_id=contact.id, attributes=person.changes)
+                for person, contact in pairs
+            ]
+            bulk = self.drift.contacts.update_many(updates, progress=job.follow)
+            updated = [outcome.value for outcome in bulk]
             job.count(updated=len(updated))
-
-    def update_contact(self, pair: tuple[Person, Contact]) -> Contact:
-        """Give one contact its changes."""
-        person, contact = pair
-        return self.drift.contacts.update(contact.id, person.changes)
 
     def read_back(self, contacts: list[Contact]) -> list[Difference]:
         """Find every contact by its external id, and compare it with what was sent."""
         found: dict[int, Contact] = {}
         batches = list(cut((person.external_id for person in self.people), BATCH))
         with self.log.job("read back", len(batches)) as job:
-            for batch in self.each(self.find_contacts, batches, job):
-                job.count(found=len(batch))
-                found.update((contact.id, contact) for contact in batch)
-        return compare(self.people, contacts, found)
-
-    def find_contacts(self, external_ids: list[str]) -> list[Contact]:
-        """Find as many contacts as fit into one request."""
-        return self.drift.contacts.find_by_external_id(*external_ids)
-
-    def each(
-        self, work: Callable[[Item], Result], items: Iterable[Item], job: OpenJob
-    ) -> list[Result]:
-        """Return the results of *work*, done by a few threads that share one client."""
-        results: list[Result] = []
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for result in pool.map(work, items):  # an error takes back what has not begun
-                results.append(result)
+            for batch in batches:
+                came = self.drift.contacts.find_by_external_id(*batch)
+                job.count(found=len(came))
                 job.step()
-        return results
+                found.update((contact.id, contact) for contact in came)
+        return compare(self.people, contacts, found)

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import attrs
 
+from .. import NewContact
+
 BATCH: Final = 50  # as many external ids fit into one request
 
 FIRST_NAMES: Final = ("Ada", "José", "Zoë", "Łukasz", "Søren", "Олена", "美咲", "Ngọc", "أمل")
@@ -42,6 +44,13 @@ class Person:
             "seats": self.seats,
             "signed_up": self.signed_up,
         }
+
+    @property
+    def new_contact(self) -> NewContact:
+        """The contact to create."""
+        return NewContact(
+            email=self.email, external_id=self.external_id, attributes=self.attributes
+        )
 
     @property
     def changes(self) -> dict[str, Any]:

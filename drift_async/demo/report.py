@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from ..core.outcome import BulkProgress
 from ..resources.contacts import Contact
 from .people import Person
 
@@ -125,6 +126,11 @@ class OpenJob:
     def count(self, **items: int) -> None:
         """Add to the items that are done."""
         self.items.update(items)
+
+    def follow(self, progress: BulkProgress) -> None:
+        """Tell how far a bulk is."""
+        self.steps = progress.done
+        self._tell(self.steps)
 
     def step(self) -> None:
         """Tell that one more step is done."""

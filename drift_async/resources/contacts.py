@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from types import NoneType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import attrs
 
 from ..core import inputs
-from ..core.batch import cut
+from ..core.batch import Items, cut
+from ..core.bulk import Bulk, BulkOptions
 from ..core.codec import Frozen, Model, model
 from ..core.endpoint import Endpoint, Resource
 from ..errors import ConflictError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
+from .contact_items import ContactUpdate, NewContact, Upserts, an_item
 
 IDS_PER_REQUEST = 50
 
@@ -204,14 +206,20 @@ class Contacts(Resource):
         contacts = self._started()
         fields = _merged(attributes, email, inputs.text("external_id", external_id))
         found = await contacts.find_by_external_id(external_id)
+        return await contacts._put(external_id, fields, found)
+
+    async def _put(
+        self, external_id: str, fields: dict[str, Any], found: Sequence[Contact]
+    ) -> Contact:
+        """Update the contact that was found, or create it."""
         if not found:
             try:
-                return await contacts._send(CREATE, {"attributes": fields})
+                return await self._send(CREATE, {"attributes": fields})
             except ConflictError:
-                found = await contacts.find_by_external_id(external_id)
+                found = await self.find_by_external_id(external_id)
                 if not found:
                     raise
-        return await contacts.update(found[0].id, fields)
+        return await self.update(found[0].id, fields)
 
     async def delete(self, contact_id: int) -> None:
         """Take a contact out of the contacts view; erasure is `drift.gdpr.delete`.
@@ -219,6 +227,56 @@ class Contacts(Resource):
         https://devdocs.drift.com/docs/removing-a-contact
         """
         await self._send(DELETE, contact_id=contact_id)
+
+    def get_many(
+        self, contact_ids: Items[int], **options: Unpack[BulkOptions]
+    ) -> Bulk[int, Contact]:
+        """Read many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/retrieving-contact
+        """
+        return self._bulk(Contacts.get, contact_ids, **options)
+
+    def create_many(
+        self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
+    ) -> Bulk[NewContact, Contact]:
+        """Create many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        Run again, it meets what it has created: `ConflictError`. With external ids of yours,
+        `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        return self._bulk(_create, contacts, **options)
+
+    def update_many(
+        self, updates: Items[ContactUpdate], **options: Unpack[BulkOptions]
+    ) -> Bulk[ContactUpdate, Contact]:
+        """Set attributes of many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/contact-model
+        """
+        return self._bulk(_update, updates, **options)
+
+    def upsert_many(
+        self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
+    ) -> Bulk[NewContact, Contact]:
+        """Update or create many contacts by ids of yours; options as for `Drift.bulk`.
+
+        One request finds up to 50 of them; if it fails, all these do. Items with the same
+        ``external_id`` are done in order. Run again after a crash, it ends in the same state as
+        one run. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        caller = self._caller.for_bulk()
+        plan = Upserts(type(self)(caller), _upserted).plan
+        return Bulk(caller, contacts, plan, batch=IDS_PER_REQUEST, **options)
+
+    def delete_many(
+        self, contact_ids: Items[int], **options: Unpack[BulkOptions]
+    ) -> Bulk[int, None]:
+        """Take many contacts out of the contacts view; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/removing-a-contact
+        """
+        return self._bulk(Contacts.delete, contact_ids, **options)
 
     async def add_timeline_event(
         self,
@@ -259,6 +317,23 @@ class Contacts(Resource):
         if not addresses:
             raise InputError("emails", "must hold at least one address")
         await self._send(UNSUBSCRIBE, addresses)
+
+
+async def _create(contacts: Contacts, item: NewContact) -> Contact:
+    new = an_item(NewContact, item)
+    return await contacts.create(new.email, external_id=new.external_id, attributes=new.attributes)
+
+
+async def _update(contacts: Contacts, item: ContactUpdate) -> Contact:
+    change = an_item(ContactUpdate, item)
+    return await contacts.update(change.contact_id, change.attributes)
+
+
+def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
+    """Return external id and attributes of a contact to upsert, or raise `InputError`."""
+    new = an_item(NewContact, item)
+    external_id = inputs.text("external_id", new.external_id)
+    return external_id, _merged(new.attributes, new.email, external_id)
 
 
 def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,8 @@ class Conversations(Resource):
         """Write the content of an attachment to a file, and return the number of bytes.
 
         The file appears when it is whole, and replaces an older one. Over *max_bytes* it raises
-        `ResponseTooLargeError`. https://devdocs.drift.com/docs/message-model
+        `ResponseTooLargeError`; what the disk has to say comes as `OSError`.
+        https://devdocs.drift.com/docs/message-model
         """
         target = ATTACHMENT.target({"document_id": document_id})
         async with FileBuffer(path, inputs.whole("max_bytes", max_bytes)) as file:

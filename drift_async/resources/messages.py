@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -177,6 +177,9 @@ class Transcript:
 
     def __repr__(self) -> str:
         return "Transcript()"
+
+    def __rich_repr__(self) -> Iterator[Any]:
+        return iter(())
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..core.hooks import RetryInfo as RetryInfo
     from ..core.inputs import UNSET as UNSET
     from ..core.inputs import Unset as Unset
+    from ..core.outcome import BulkProgress as BulkProgress
+    from ..core.outcome import BulkReport as BulkReport
+    from ..core.outcome import Outcome as Outcome
     from ..core.pager import Page as Page
     from ..core.rate import Rate as Rate
     from ..core.rate import RateState as RateState
@@ -83,6 +86,12 @@ if TYPE_CHECKING:
         NotFoundError as NotFoundError,
     )
     from ..errors import (
+        OutboxFullError as OutboxFullError,
+    )
+    from ..errors import (
+        OutboxLockedError as OutboxLockedError,
+    )
+    from ..errors import (
         OutcomeUnknownError as OutcomeUnknownError,
     )
     from ..errors import (
@@ -107,6 +116,12 @@ if TYPE_CHECKING:
     from ..errors import (
         WrongLoopError as WrongLoopError,
     )
+    from ..events.client import DeadEvent as DeadEvent
+    from ..events.client import EventStats as EventStats
+    from ..events.items import Hit as Hit
+    from ..events.items import Identify as Identify
+    from ..events.items import Track as Track
+    from ..events.outbox import Loss as Loss
     from ..identity import WeakKeyWarning as WeakKeyWarning
     from ..identity import signed_identity as signed_identity
     from ..resources.accounts import (
@@ -127,6 +142,12 @@ if TYPE_CHECKING:
     )
     from ..resources.attributes import (
         ContactAttributes as ContactAttributes,
+    )
+    from ..resources.contact_items import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contact_items import (
+        NewContact as NewContact,
     )
     from ..resources.contacts import (
         Contact as Contact,
@@ -300,16 +321,22 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import StatusChange as StatusChange
     from ..webhooks.relay import RelayKey as RelayKey
     from .auth import OAuth as OAuth
+    from .bulk import Bulk as Bulk
     from .client import Drift as Drift
+    from .drift_events import DriftEvents as DriftEvents
     from .iterators import Pager as Pager
     from .sandbox import Sandbox as Sandbox
+    from .segmentstream import SegmentStream as SegmentStream
     from .webhooks import Webhooks as Webhooks
 
 TWINS = {
+    "Bulk": "bulk",
     "Drift": "client",
+    "DriftEvents": "drift_events",
     "OAuth": "auth",
     "Pager": "iterators",
     "Sandbox": "sandbox",
+    "SegmentStream": "segmentstream",
     "Webhooks": "webhooks",
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from .. import auth as _async
 from ..auth import AUTHORIZE_BASE_URL, OAuthSettings
 from ..client import BASE_URL
+from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate import Rate
 from ..core.retry import Retry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
+@discreet
 class OAuth(Client):
     """The client of Drift's OAuth, for apps that other organisations install.
 

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .. import client as _async
 from ..client import BASE_URL, Settings
 from ..core.call import Auth
+from ..core.discreet import discreet
 from ..core.endpoint import Effect
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
+from ..core.outcome import BulkProgress, Item, Value
 from ..core.rate import Rate
 from ..core.retry import Retry
 from .accounts import Accounts
 from .app import App
+from .bulk import Bulk, Method, of_core
 from .contacts import Contacts
 from .conversations import Conversations
 from .gdpr import Gdpr
+from .iterators import Items
 from .life import Client
 from .loop import Loop
 from .playbooks import Playbooks
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
+@discreet
 class Drift(Client):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
 
@@ -159,4 +164,37 @@ class Drift(Client):
         """
         return self._loop.run(
             self._core.request(method, path, params=params, json=json, effect=effect)
+        )
+
+    def bulk(
+        self,
+        method: Method[Item, Value],
+        items: Items[Item],
+        *,
+        window: int = 64,
+        stop_on_error: bool = False,
+        progress: Callable[[BulkProgress], object] | None = None,
+    ) -> Bulk[Item, Value]:
+        """Call a method of one of this client's groups for each item, with an outcome for each.
+
+        *method* takes the item as its only argument; ``functools.partial`` can give it others by
+        name. *items* is any iterable, also without end. At most *window* calls are under way, and
+        16 times as many outcomes wait behind one that is not finished. All calls share one place
+        in the queue of the rate limit, and each has its own ``timeout``, which starts when the
+        limit lets it through and stands still while the server asks to wait. With *stop_on_error*
+        the first error is the last call started. *progress* gets a `BulkProgress` at most ten
+        times a second, and once at the end.
+
+        >>> for done in drift.bulk(drift.conversations.transcript, ids):
+        ...     print(done.index, done.error or len(done.value))
+        """
+        return Bulk(
+            self._core.bulk(
+                of_core(method),
+                items,
+                window=window,
+                stop_on_error=stop_on_error,
+                progress=progress,
+            ),
+            self._loop,
         )

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
+from ..core.bulk import BulkOptions
+from ..core.discreet import discreet
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
+from ..resources.contact_items import ContactUpdate, NewContact
 from ..resources.contacts import Contact, TimelineEvent
+from .bulk import Bulk
+from .iterators import Items
 from .loop import Loop
 
 
+@discreet
 class Contacts:
     """People known to Drift: https://devdocs.drift.com/docs/contact-model
 
@@ -101,6 +107,54 @@ class Contacts:
         https://devdocs.drift.com/docs/removing-a-contact
         """
         self._loop.run(self._core.delete(contact_id))
+
+    def get_many(
+        self, contact_ids: Items[int], **options: Unpack[BulkOptions]
+    ) -> Bulk[int, Contact]:
+        """Read many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/retrieving-contact
+        """
+        return Bulk(self._core.get_many(contact_ids, **options), self._loop)
+
+    def create_many(
+        self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
+    ) -> Bulk[NewContact, Contact]:
+        """Create many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        Run again, it meets what it has created: `ConflictError`. With external ids of yours,
+        `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        return Bulk(self._core.create_many(contacts, **options), self._loop)
+
+    def update_many(
+        self, updates: Items[ContactUpdate], **options: Unpack[BulkOptions]
+    ) -> Bulk[ContactUpdate, Contact]:
+        """Set attributes of many contacts, with an outcome for each; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/contact-model
+        """
+        return Bulk(self._core.update_many(updates, **options), self._loop)
+
+    def upsert_many(
+        self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
+    ) -> Bulk[NewContact, Contact]:
+        """Update or create many contacts by ids of yours; options as for `Drift.bulk`.
+
+        One request finds up to 50 of them; if it fails, all these do. Items with the same
+        ``external_id`` are done in order. Run again after a crash, it ends in the same state as
+        one run. https://devdocs.drift.com/docs/creating-a-contact
+        """
+        return Bulk(self._core.upsert_many(contacts, **options), self._loop)
+
+    def delete_many(
+        self, contact_ids: Items[int], **options: Unpack[BulkOptions]
+    ) -> Bulk[int, None]:
+        """Take many contacts out of the contacts view; options as for `Drift.bulk`.
+
+        https://devdocs.drift.com/docs/removing-a-contact
+        """
+        return Bulk(self._core.delete_many(contact_ids, **options), self._loop)
 
     def add_timeline_event(
         self,

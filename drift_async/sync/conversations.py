@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
+from ..core.discreet import discreet
 from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
@@ -15,6 +16,7 @@ from .iterators import Pager
 from .loop import Loop
 
 
+@discreet
 class Conversations:
     """Conversations of contacts with users and bots.
 
@@ -137,7 +139,8 @@ class Conversations:
         """Write the content of an attachment to a file, and return the number of bytes.
 
         The file appears when it is whole, and replaces an older one. Over *max_bytes* it raises
-        `ResponseTooLargeError`. https://devdocs.drift.com/docs/message-model
+        `ResponseTooLargeError`; what the disk has to say comes as `OSError`.
+        https://devdocs.drift.com/docs/message-model
         """
         return self._loop.run(
             self._core.download_attachment(document_id, path, max_bytes=max_bytes)

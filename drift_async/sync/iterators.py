@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ..core import pager as _async
+from ..core.batch import Chunk, cut
+from ..core.discreet import discreet
 from ..core.pager import Page
+from ..errors import InputError
 from .loop import Loop
 
 T = TypeVar("T")
 
+Items: TypeAlias = Iterable[T]
+"""What the blocking face walks, in the caller's thread."""
 
+CHUNK = 500
+"""Items that cross to the loop's thread at once."""
+
+
+@discreet
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
 
@@ -41,6 +51,7 @@ class Pager(Generic[T]):
         return self._loop.run(self._core.first())
 
 
+@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 
@@ -56,3 +67,15 @@ class Pages(Generic[T]):
             return self._loop.run(self._core.__anext__())
         except StopAsyncIteration:
             raise StopIteration from None
+
+
+def hand_over(
+    loop: Loop, accept: Callable[[Chunk[T]], Coroutine[Any, Any, int]], items: Items[T]
+) -> int:
+    """Have items accepted in chunks, walking them here; return how many there were."""
+    if not isinstance(items, Iterable):
+        raise InputError("items", "must be an iterable")
+    count = 0
+    for part in cut(items, CHUNK):
+        count += loop.run(accept(Chunk(part, count)))
+    return count

@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from ..core import life as _async
+from ..core.discreet import discreet
 from ..core.rate import RateState
 from .loop import Loop
 
 
+@discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 
@@ -28,9 +30,9 @@ class Client:
         """
         self._loop.open(self._core)
 
-    def close(self) -> None:
+    def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
-        self._loop.close(self._core)
+        return self._loop.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()

@@ -36,7 +36,7 @@ class Lifecycle(Protocol):
     """The client of the awaited face."""
 
     async def open(self) -> object: ...
-    async def close(self) -> None: ...
+    async def close(self) -> object: ...
 
 
 class Loop:
@@ -70,26 +70,27 @@ class Loop:
     def open(self, client: Lifecycle) -> None:
         """Open the client and hold it open: a forked child may then not use it."""
         if client is not self._client:
-            _refused(client.open())
+            _at_once(client.open())
         self._refusal = None
         self._begin()
         self._held = True
 
-    def close(self, client: Lifecycle) -> None:
-        """Close the client and end the thread; the client stays closed until `open`."""
+    def close(self, client: Lifecycle, closing: Coroutine[Any, Any, T]) -> T:
+        """Await *closing* and end the thread; the client stays closed until `open`."""
         if client is not self._client:
-            _refused(client.close())
+            _at_once(closing)
         with self._lock:
             thread, self._thread = self._thread, None
             self._held = False
             self._refusal = self._refusal or _closed
             if self._finalizer is not None:
                 self._finalizer.detach()
-        if thread is not None:
-            try:
-                thread.run(self._client.close())
-            finally:
-                thread.stop()
+        if thread is None:
+            return _at_once(closing)
+        try:
+            return thread.run(closing)
+        finally:
+            thread.stop()
 
     def _begin(self) -> Thread:
         with self._lock:
@@ -101,12 +102,14 @@ class Loop:
             # the loop: see there.
             ours = hasattr(self._client, "_abandon")
             thread = Thread(_loop_factory() if ours else asyncio.new_event_loop)
+            # Before what the client itself registers: at exit the last comes first.
+            self._finalizer = weakref.finalize(self, _finish, thread, self._client)
             try:
                 thread.run(self._client.open())
             except BaseException:
+                self._finalizer.detach()
                 thread.stop()
                 raise
-            self._finalizer = weakref.finalize(self, _finish, thread, self._client)
             self._thread = thread
             return thread
 
@@ -138,9 +141,14 @@ def _forked() -> Exception:
     )
 
 
-def _refused(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run the opening or closing of a view, which raises at once."""
-    coroutine.send(None)
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run what does not wait: a view, which raises, or what is closed already."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("it waits")
 
 
 async def _looked(look: Callable[[], T]) -> T:

@@ -32,15 +32,25 @@ SOURCES = {
     "scim": ("resources/scim.py", "Scim"),
     "teams": ("resources/teams.py", "Teams"),
     "users": ("resources/users.py", "Users"),
+    "event_client": ("events/client.py", "EventClient"),
+    "drift_events": ("events/drift.py", "DriftEvents"),
+    "segmentstream": ("events/segmentstream.py", "SegmentStream"),
     "sandbox": ("sandbox/server.py", "Sandbox"),
 }
 """Each generated file in ``sync/``, with the source and the class in it that gets a twin."""
 
 BY_HAND = {
+    "Bulk": "bulk",  # pulls the user's items and tells of progress, in the caller's thread
     "Pager": "iterators",  # steps through what the core walks
     "Webhooks": "webhooks",  # calls the user's functions, in the caller's thread; receives nothing
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
+
+TYPES = {"Items": "iterators", "hand_over": "iterators", "Method": "bulk", "of_core": "bulk"}
+"""Types of arguments that differ on the blocking face, what translates them, and their files."""
+
+TRANSLATED = {"Method": "of_core"}
+"""What turns an argument of such a type into the one that the core takes."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
 
@@ -113,6 +123,7 @@ def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
     methods = [item for item in node.body if isinstance(item, Function)]
     init = next((item for item in methods if item.name == "__init__"), None)
     bases = [item.id for item in node.bases if isinstance(item, ast.Name) and item.id in GROUPS]
+    yield "@discreet"
     yield f"class {node.name}({', '.join(bases)}):" if bases else f"class {node.name}:"
     yield from _docstring(node, "    ")
     yield ""
@@ -184,8 +195,13 @@ def _body(
 ) -> Iterator[str]:
     name = method.name
     returns = "" if method.returns is None else source.of(method.returns)
-    if name in ("open", "close"):
-        yield f"        self._loop.{name}(self._core)"
+    begin = "        " if returns == "None" else "        return "
+    if name == "open":
+        yield "        self._loop.open(self._core)"
+    elif name == "close":
+        yield from _call(
+            f"{begin}self._loop.close(self._core, self._core.close", source, method, ")"
+        )
     elif name == "__aenter__":
         yield "        self.open()"
         yield "        return self"
@@ -193,8 +209,9 @@ def _body(
         yield "        self.close()"
     elif name == "__repr__":
         yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
+    elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
+        yield f"{begin}hand_over(self._loop, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.run(self._core.{name}", source, method, ")")
     elif "classmethod" in decorators:
         yield from _call(
@@ -211,8 +228,15 @@ def _body(
     elif "property" in decorators:
         yield f"        return self._loop.read(lambda: self._core.{name})"
     else:
-        begin = "        " if returns == "None" else "        return "
         yield from _call(f"{begin}self._loop.read(lambda: self._core.{name}", source, method, ")")
+
+
+def _is_walked(argument: ast.arg) -> bool:
+    """Tell whether it is annotated as Items[...]: what the user gives to be walked."""
+    match argument.annotation:
+        case ast.Subscript(value=ast.Name(id="Items")):
+            return True
+    return False
 
 
 def _docstring(node: ast.ClassDef | Function, indent: str) -> Iterator[str]:
@@ -264,9 +288,9 @@ def _parameter(source: Source, argument: ast.arg, default: ast.expr | None) -> s
 def _call(begin: str, source: Source, method: Function, end: str) -> Iterator[str]:
     """Yield the call of the core's method with its own parameters."""
     args = method.args
-    given = [argument.arg for argument in (args.posonlyargs + args.args)[1:]]
+    given = [_given(source, argument) for argument in (args.posonlyargs + args.args)[1:]]
     given += [f"*{args.vararg.arg}"] if args.vararg else []
-    given += [f"{argument.arg}={argument.arg}" for argument in args.kwonlyargs]
+    given += [f"{argument.arg}={_given(source, argument)}" for argument in args.kwonlyargs]
     given += [f"**{args.kwarg.arg}"] if args.kwarg else []
     line = f"{begin}({', '.join(given)}){end}"
     outer, _, inner = begin.rpartition("(")
@@ -282,6 +306,12 @@ def _call(begin: str, source: Source, method: Function, end: str) -> Iterator[st
     for n, part in enumerate(rest):
         yield f"{indent}{part}{',' if n < len(rest) - 1 or rest else ''}"
     yield "        )"
+
+
+def _given(source: Source, argument: ast.arg) -> str:
+    """Return an argument as it is handed on."""
+    kind = source.of(argument.annotation).partition("[")[0] if argument.annotation else ""
+    return f"{TRANSLATED[kind]}({argument.arg})" if kind in TRANSLATED else argument.arg
 
 
 def _wrapped(begin: str, parts: list[str], end: str, indent: str | None = None) -> Iterator[str]:
@@ -346,12 +376,14 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 def _home(source: Source, name: str) -> tuple[int, str]:
     """Return level and module from which the twin imports *name*."""
-    if name in BY_HAND:
-        return 1, BY_HAND[name]
+    if name in BY_HAND or name in TYPES:
+        return 1, (BY_HAND | TYPES)[name]
     if name in GROUPS:
         return 1, GROUPS[name]
     if name == "Self":
         return 0, "typing"
+    if name == "discreet":
+        return 2, "core.discreet"
     guarded = [node for top in source.tree.body if isinstance(top, ast.If) for node in top.body]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ImportFrom) and any(name == item.name for item in node.names):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..core.discreet import discreet
 from ..resources import reports as _async
 from ..resources.reports import Report, ReportFilter
 from .loop import Loop
 
 
+@discreet
 class Reports:
     """Numbers about conversations: https://devdocs.drift.com/docs/conversation-reporting"""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from ..core.discreet import discreet
 from ..sandbox import server as _async
 from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
@@ -17,6 +18,7 @@ from ..sandbox.webhooks import Delivery
 from .loop import Loop
 
 
+@discreet
 class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 
@@ -129,7 +131,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Stop to listen, drop all connections and webhooks; a second time does nothing."""
-        self._loop.close(self._core)
+        self._loop.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()

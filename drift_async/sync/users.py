@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
+from ..core.discreet import discreet
 from ..core.inputs import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
@@ -15,6 +16,7 @@ from .iterators import Pager
 from .loop import Loop
 
 
+@discreet
 class Users:
     """The members of the organisation: https://devdocs.drift.com/docs/user-model"""
 

@@ -9,12 +9,20 @@ from typing import Any, assert_type
 import drift_async
 from drift_async import (
     Account,
+    Bulk,
+    BulkProgress,
+    BulkReport,
     ButtonClickedEvent,
     Contact,
     Conversation,
+    DeadEvent,
+    EventStats,
     EventType,
+    Hit,
     Message,
+    NewContact,
     NewMessageEvent,
+    Outcome,
     Page,
     Pager,
     RateState,
@@ -24,6 +32,7 @@ from drift_async import (
     Secret,
     Token,
     TokenInfo,
+    Track,
     User,
     WebhookEvent,
     sync,
@@ -57,6 +66,17 @@ async def awaited(drift: drift_async.Drift) -> None:
     assert_type((await drift.app.token_info()).access_token, Secret)
     assert_type(await drift.request("GET", "/x"), Any)
     assert_type(drift.rate, RateState)
+    assert_type(drift.contacts.get_many([7]), Bulk[int, Contact])
+    async for done in drift.contacts.create_many([NewContact(email="ada@example.com")]):
+        assert_type(done, Outcome[NewContact, Contact])
+        assert_type(done.value, Contact)
+        assert_type(done.error, Exception | None)
+        assert_type(done.item.email, str)
+    async with drift.contacts.delete_many(iter([7])) as bulk:
+        assert_type(await bulk.collect(), BulkReport[int, None])
+    ids = (conversation.id async for conversation in drift.conversations.all())
+    assert_type(drift.bulk(drift.conversations.transcript, ids), Bulk[int, str])
+    drift.contacts.get_many(ids, progress=lambda progress: assert_type(progress, BulkProgress))
     oauth = drift_async.OAuth("id", Secret("secret"))
     assert_type(oauth.authorize_url("state", redirect_uri="https://x"), str)
     token = await oauth.exchange(oauth.code_from("/back?code=c", state="state"))
@@ -90,6 +110,15 @@ def blocking(drift: sync.Drift) -> None:
     assert_type(oauth.exchange("code"), Token)
     sync.Drift(auth=oauth.auth(oauth.exchange("code"), on_refresh=print))
     assert_type(drift.rate, RateState)
+    assert_type(drift.contacts.get_many([7]), sync.Bulk[int, Contact])
+    for done in drift.contacts.create_many([NewContact(email="ada@example.com")]):
+        assert_type(done, Outcome[NewContact, Contact])
+        assert_type(done.value, Contact)
+    with drift.contacts.delete_many(iter([7])) as bulk:
+        assert_type(bulk.collect(), BulkReport[int, None])
+    ids = (conversation.id for conversation in drift.conversations.all())
+    assert_type(drift.bulk(drift.conversations.transcript, ids), sync.Bulk[int, str])
+    drift.contacts.get_many(ids, progress=lambda progress: assert_type(progress, BulkProgress))
 
 
 def webhooks_awaited(webhooks: drift_async.Webhooks) -> None:
@@ -128,6 +157,22 @@ def webhooks_blocking(webhooks: sync.Webhooks, event: WebhookEvent) -> None:
     assert_type(webhooks.dispatch(event), bool)
 
 
+async def events(stream: drift_async.SegmentStream, blocking: sync.DriftEvents) -> None:
+    assert_type(await stream.track({"name": "x"}, user_id="u7"), None)
+    assert_type(await stream.track_many([Hit({}, user_id="u7")]), int)
+    assert_type(await stream.flush(), EventStats)
+    assert_type(await stream.close(timeout=1), EventStats)
+    assert_type(stream.stats().dropped, Mapping[str, int])
+    assert_type(await stream.dead(), list[DeadEvent])
+    async with stream as entered:
+        assert_type(entered, drift_async.SegmentStream)
+    assert_type(sync.DriftEvents.from_env(outbox="outbox", linger=0.1), sync.DriftEvents)
+    assert_type(blocking.track_many(Track("x", user_id=n) for n in range(3)), int)
+    assert_type(blocking.close(), EventStats)
+    assert_type(blocking.replay(), int)
+    blocking.track("x", when=3)  # type: ignore[call-arg]  # there is no such argument
+
+
 def shared(contact: Contact) -> None:
     assert_type(drift_async.to_json(contact), dict[str, Any])
     assert_type(drift_async.from_json(Contact, {}), Contact)
@@ -137,6 +182,10 @@ def shared(contact: Contact) -> None:
 async def refused(drift: drift_async.Drift, blocking: sync.Drift) -> None:
     await drift.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
     blocking.contacts.get("7")  # type: ignore[arg-type]  # an id is an int
+    drift.contacts.get_many(["7"])  # type: ignore[list-item]  # an id is an int
+    drift.bulk(drift.conversations.transcript, ["7"])  # type: ignore[arg-type]  # the same
+    blocking.bulk(blocking.conversations.transcript, ["7"])  # type: ignore[arg-type]  # the same
+    drift.contacts.get_many([7], windw=3)  # type: ignore[call-arg]  # there is no such option
     drift.conversations.all(limit=3)  # type: ignore[call-arg]  # there is no such argument
     (await drift.contacts.get(7)).id = 8  # type: ignore[misc]  # models are frozen
     drift_async.Drift(auth="token")  # type: ignore[arg-type]  # that is a plain token

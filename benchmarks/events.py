@@ -1,0 +1,355 @@
+"""P7, P8, P9, B12: what events cost, against other event clients and against doing without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from drift_async import DriftEvents, Hit, SegmentStream, Track
+
+from .harness import Bench, installed
+from .measure import Lane, Row, Spread, Target, compare, pinned
+
+ATTRIBUTES = {
+    "url": "https://www.example.com/pricing/teams?utm_source=search",
+    "referrer": "https://www.example.org/search?q=engines",
+    "plan": "team",
+    "seats": 25,
+    "price": 99.5,
+    "trial": False,
+    "campaign": "autumn-2026",
+    "variant": "B",
+}
+NAME = "Viewed pricing"
+USERS = 500
+
+Story = Coroutine[Any, Any, float]
+
+
+def track_item(n: int) -> Track:
+    return Track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+
+
+def hit_item(n: int) -> Hit:
+    return Hit({"name": NAME, **ATTRIBUTES}, user_id=f"user-{n % USERS}")
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[str]:
+    """A directory on the disk where temporary files are."""
+    with tempfile.TemporaryDirectory() as path:
+        yield path
+
+
+def told(story: Callable[[], Story]) -> Lane:
+    """Return a lane that costs what a coroutine says."""
+    return lambda: asyncio.run(story())
+
+
+# Peers
+
+
+def segment(bench: Bench, **settings: Any) -> Any:
+    """Return a client of Segment that sends to the benchmark's server."""
+    from segment.analytics.client import Client  # type: ignore[import-untyped]
+
+    return Client("key", host=bench.server.url, max_queue_size=1_000_000, **settings)
+
+
+def segment_track(client: Any, n: int) -> None:
+    client.track(f"user-{n % USERS}", NAME, dict(ATTRIBUTES))
+
+
+def segment_accepts(bench: Bench, count: int) -> float:
+    client = segment(bench)
+    began = time.thread_time()
+    for n in range(count):
+        segment_track(client, n)
+    spent = time.thread_time() - began
+    client.shutdown()
+    return spent / count
+
+
+def segment_delivers(bench: Bench, count: int) -> float:
+    client = segment(bench, upload_interval=0.05)
+    began = time.perf_counter()
+    for n in range(count):
+        segment_track(client, n)
+    client.shutdown()
+    return (time.perf_counter() - began) / count
+
+
+def customerio_delivers(bench: Bench, count: int) -> float:
+    from customerio import CustomerIO  # type: ignore[import-untyped]
+
+    client = CustomerIO("site", "key")
+    client.base_url = f"{bench.server.url}/api/v1"
+    began = time.perf_counter()
+    for n in range(count):
+        client.track(customer_id=f"user-{n % USERS}", name=NAME, data=ATTRIBUTES)
+    return (time.perf_counter() - began) / count
+
+
+# Ours
+
+
+async def accepts(bench: Bench, count: int) -> float:
+    """Accept events in memory, one after another, as a program does."""
+    async with DriftEvents(1, base_url=bench.server.url, max_events=count) as events:
+        track = events.track
+        began = time.thread_time()
+        for n in range(count):
+            await track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+        return (time.thread_time() - began) / count
+
+
+async def accepts_on_disk(bench: Bench, count: int, cpu: Callable[[], float]) -> float:
+    """Accept events on disk from 64 tasks at once; nothing is delivered meanwhile."""
+    with folder() as path:
+        async with DriftEvents(
+            1, base_url="http://127.0.0.1:9", outbox=path, linger=60, max_events=10 * count
+        ) as events:
+            track = events.track
+
+            async def work() -> None:
+                for n in range(count // 64):
+                    await track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+
+            logging.disable(logging.WARNING)
+            began = cpu()
+            await asyncio.gather(*(work() for _ in range(64)))
+            spent = cpu() - began
+            await events.close(0)
+        logging.disable(logging.NOTSET)
+        return spent / (count // 64 * 64)
+
+
+async def drift_delivers(bench: Bench, count: int, path: str | None = None) -> float:
+    began = time.perf_counter()
+    async with DriftEvents(1, base_url=bench.server.url, outbox=path) as events:
+        await events.track_many(map(track_item, range(count)))
+        stats = await events.flush(120)
+    assert stats.delivered == count, stats
+    return (time.perf_counter() - began) / count
+
+
+async def stream_delivers(bench: Bench, count: int) -> float:
+    began = time.perf_counter()
+    async with SegmentStream("token", base_url=bench.server.url) as stream:
+        await stream.track_many(map(hit_item, range(count)))
+        stats = await stream.flush(120)
+    assert stats.delivered == count, stats
+    return (time.perf_counter() - began) / count
+
+
+async def durable_delivers(bench: Bench, count: int) -> float:
+    with folder() as path:
+        return await drift_delivers(bench, count, path)
+
+
+# The measurements
+
+
+def p7(bench: Bench) -> Iterator[Row]:
+    """Caller's CPU for accepting one event."""
+    if not installed("segment"):
+        return
+    count = bench.calls(6_400, 640)
+    peer = partial(segment_accepts, bench, count)
+    rows: list[tuple[str, Callable[[], Story], Target]] = [
+        ("accept, memory", partial(accepts, bench, count), Target(1 / 6)),
+        (
+            "accept, disk, 64 tasks",
+            partial(accepts_on_disk, bench, count, time.thread_time),
+            Target(1 / 2),
+        ),
+        (
+            "the same with the disk's thread",
+            partial(accepts_on_disk, bench, count, time.process_time),
+            Target(),
+        ),
+    ]
+    with pinned(), bench.server.watched(bench.busy):
+        for what, ours, target in rows:
+            yield compare(
+                "P7",
+                what,
+                "segment, caller's thread",
+                target,
+                told(ours),
+                peer,
+                rounds=bench.rounds(12),
+            )
+
+
+def p8(bench: Bench) -> Iterator[Row]:
+    """Events delivered a second."""
+    batches = partial(drift_delivers, bench, bench.calls(20_000, 1_000))
+    singles = partial(stream_delivers, bench, bench.calls(3_000, 200))
+    with bench.server.watched(bench.busy):
+        if installed("segment"):
+            peer = partial(segment_delivers, bench, bench.calls(20_000, 500))
+            for what, ours, bound in (
+                ("deliver, batches", batches, 2.0),
+                ("deliver, one a request", singles, 0.45),
+            ):
+                yield compare(
+                    "P8",
+                    what,
+                    "segment",
+                    Target(bound, at_least=True),
+                    told(ours),
+                    peer,
+                    rounds=bench.rounds(10),
+                )
+        if installed("customerio"):
+            yield compare(
+                "P8",
+                "deliver, one a request",
+                "customerio",
+                Target(7.0, at_least=True),
+                told(singles),
+                partial(customerio_delivers, bench, bench.calls(300, 50)),
+                rounds=bench.rounds(10),
+            )
+
+
+def p9(bench: Bench) -> Iterator[Row]:
+    """What durability costs, and the bytes of an event that waits."""
+    count = bench.calls(20_000, 1_000)
+    with bench.server.watched(bench.busy):
+        yield compare(
+            "P9",
+            "deliver, disk",
+            "memory",
+            Target(0.6, at_least=True),
+            told(partial(durable_delivers, bench, count)),
+            told(partial(drift_delivers, bench, count)),
+            rounds=bench.rounds(10),
+        )
+    if installed("segment"):
+        ours = asyncio.run(bytes_of_ours(5_000))
+        peers = bytes_of_segment(bench, 5_000)
+        ratio = Spread.of([ours / peers])
+        yield Row(
+            "P9",
+            "bytes of a waiting event",
+            "segment",
+            Target(0.4),
+            ratio,
+            None,
+            ours,
+            peers,
+        )
+
+
+async def bytes_of_ours(count: int) -> float:
+    async with DriftEvents(1, base_url="http://127.0.0.1:9", linger=60) as events:
+        await events.track(NAME, user_id="u", attributes=ATTRIBUTES)
+        tracemalloc.start()
+        for n in range(count):
+            await events.track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        logging.disable(logging.WARNING)
+        await events.close(0)
+        logging.disable(logging.NOTSET)
+        return size / count
+
+
+def bytes_of_segment(bench: Bench, count: int) -> float:
+    client = segment(bench, thread=0)  # nobody takes from the queue
+    client.consumers = []  # its own code looks for them at exit
+    segment_track(client, 0)
+    tracemalloc.start()
+    for n in range(count):
+        segment_track(client, n)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / count
+
+
+# A web service
+
+
+async def served(bench: Bench, requests: int, *, tracks: bool) -> float:
+    """Return the CPU seconds of a web service for one request, with or without an event in it.
+
+    With a core to itself, its request rate is the reciprocal of that.
+    """
+    events = DriftEvents(1, base_url=bench.server.url)
+
+    async def with_event(request: web.Request) -> web.Response:
+        await events.track(NAME, user_id=request.query_string, attributes=ATTRIBUTES)
+        return web.json_response({"ok": True})
+
+    async def without(request: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "user": request.query_string[:1]})
+
+    app = web.Application()
+    app.router.add_get("/", with_event if tracks else without)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    async with events:
+        await site.start()
+        port = runner.addresses[0][1]
+        began = time.process_time()
+        load = str(Path(__file__).with_name("webload.py"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, load, str(port), str(requests)
+        )
+        await process.wait()
+        await events.flush()
+        spent = time.process_time() - began
+        await runner.cleanup()
+    return spent / requests
+
+
+async def longest_gap(bench: Bench, seconds: float) -> float:
+    """Return the longest time for which the loop stood still at 5,000 events a second."""
+    loop = asyncio.get_running_loop()
+    worst = 0.0
+    async with DriftEvents(1, base_url=bench.server.url) as events:
+        end = loop.time() + seconds
+        last = loop.time()
+        while (now := loop.time()) < end:
+            worst = max(worst, now - last - 0.002)
+            last = now
+            for n in range(10):
+                await events.track(NAME, user_id=f"user-{n}", attributes=ATTRIBUTES)
+            await asyncio.sleep(0.002)
+    return worst
+
+
+def b12(bench: Bench) -> Iterator[Row]:
+    """A web service with and without an event in each request."""
+    requests = bench.calls(4_000, 300)
+    lanes = [told(partial(served, bench, requests, tracks=tracks)) for tracks in (True, False)]
+    yield compare(
+        "B12",
+        "web requests with an event",
+        "without",
+        Target(0.9, at_least=True),
+        *lanes,
+        rounds=bench.rounds(10),
+    )
+    rounds = [asyncio.run(longest_gap(bench, 0.2 if bench.quick else 2.0)) for _ in range(5)]
+    yield Row(
+        "B12",
+        "longest gap in the loop, ms / 10",
+        "10 ms",
+        Target(1.0),
+        Spread.of([gap * 100 for gap in rounds]),
+    )

@@ -1,0 +1,1 @@
+"""Events that are not lost: `DriftEvents` and `SegmentStream` on one delivery engine."""

@@ -1,0 +1,269 @@
+"""Events as the bytes that are sent: checked and encoded once, on acceptance.
+
+The common case is short: a look at each value's type, one `dumps`. Whatever is not plain goes the
+long way, which converts it or raises `InputError` with the place.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core import inputs
+from ..core.strict_json import MAX_DEPTH, dumps, plain, to_ms
+from ..errors import InputError
+
+MAX_EVENT = 65_536
+"""Bytes of one encoded event. SegmentStream's own limit; for Drift, which documents none, ours."""
+
+MAX_ID = 1024
+MAX_HIT_ID = 128
+SAFE = 2**53
+"""Integers beyond are not exact in JavaScript, which reads the events."""
+
+_SPELLED = {"userId": "user_id", "companyId": "company_id", "hitId": "hit_id"}
+_TOO_LONG = f"must be from -{SAFE} to {SAFE}, which JavaScript reads exactly; send others as text"
+_TEXTS = frozenset({str})
+_FLAT = "must be text, number, bool or datetime: attributes are flat"
+
+try:
+    from orjson import OPT_APPEND_NEWLINE
+    from orjson import dumps as _fast_dumps
+except ImportError:
+    encode: Callable[[Any], bytes] = dumps
+else:
+
+    def encode(value: Any) -> bytes:
+        """Return plain JSON data as bytes."""
+        # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
+        # copy of its true size, but only if it leaves something off.
+        return _fast_dumps(value, option=OPT_APPEND_NEWLINE)[:-1]
+
+
+def encode_identify(
+    org_id: int,
+    user_id: str | int | None,
+    company_id: str | int | None,
+    attributes: Mapping[str, Any] | None,
+    created_at: int,
+) -> tuple[int, bytes]:
+    """Return the key by which order holds, and the bytes of an identify event."""
+    field, owner = _owner(user_id, company_id)
+    value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": created_at}
+    if attributes is not None:
+        value["attributes"] = _flat(attributes)
+    return _encoded(value, owner)
+
+
+def encode_track(
+    org_id: int,
+    event: str,
+    user_id: str | int | None,
+    company_id: str | int | None,
+    attributes: Mapping[str, Any] | None,
+    created_at: int,
+) -> tuple[int, bytes]:
+    """Return the key by which order holds, and the bytes of a track event."""
+    if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
+        event = inputs.text("event", event, most=MAX_ID)
+    if event.startswith("page"):
+        raise InputError("event", "must not begin with 'page': such names are Drift's own")
+    field, owner = _owner(user_id, company_id)
+    value: dict[str, Any] = {"orgId": org_id, field: owner, "event": event, "createdAt": created_at}
+    if attributes is not None:
+        value["attributes"] = _flat(attributes)
+    return _encoded(value, owner)
+
+
+def encode_hit(
+    event: Mapping[str, Any],
+    user_id: str | None,
+    anonymous_id: str | None,
+    hit_id: str,
+    sent_at: str,
+    context: Mapping[str, Any] | None,
+    integrations: Mapping[str, Any] | None,
+) -> tuple[int, bytes]:
+    """Return the key by which order holds, and the bytes of a SegmentStream event."""
+    content = _free("event", event)
+    user = content.get("user", {})
+    if type(user) is not dict:
+        raise InputError("event.user", "must be a mapping")
+    owner = None
+    for field, name, given in (
+        ("anonymous_id", "anonymousId", anonymous_id),
+        ("user_id", "userId", user_id),
+    ):
+        own = user.get(name)
+        if given is not None:
+            if own is not None and own != given:
+                raise InputError(field, f"differs from event.user.{name}")
+            own = _id(field, given)
+            user = {**user, name: own}
+        elif own is not None:
+            _id(f"event.user.{name}", own)
+        owner = own or owner
+    if owner is None:
+        raise InputError("user_id", "is needed, or anonymous_id")
+    value = {"hitId": hit_id, "sentAt": sent_at, "event": {**content, "user": user}}
+    if context is not None:
+        value["context"] = _free("context", context)
+    if integrations is not None:
+        value["integrations"] = _free("integrations", integrations)
+    return _encoded(value, owner)
+
+
+def _encoded(value: dict[str, Any], owner: str | int) -> tuple[int, bytes]:
+    try:
+        body = encode(value)
+        key = zlib.crc32((owner if type(owner) is str else str(owner)).encode())
+    except (TypeError, ValueError):
+        for name, item in value.items():
+            plain(_SPELLED.get(name, name), item)  # says where the lone surrogate is
+        raise
+    if len(body) > MAX_EVENT:
+        raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
+    return key, body
+
+
+def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str, str | int]:
+    if company_id is None and type(user_id) is str and 0 < len(user_id) <= MAX_ID:
+        return "userId", user_id if not user_id.isspace() else _id("user_id", user_id)
+    if company_id is None:
+        if user_id is None:
+            raise InputError("user_id", "is needed, or company_id")
+        return "userId", _id_or_number("user_id", user_id)
+    if user_id is not None:
+        raise InputError("company_id", "must not be given together with user_id")
+    return "companyId", _id_or_number("company_id", company_id)
+
+
+def _id_or_number(field: str, value: str | int) -> str | int:
+    if isinstance(value, int):
+        return inputs.whole(field, value, 0, SAFE)
+    return _id(field, value)
+
+
+def _id(field: str, value: str) -> str:
+    if type(value) is str and 0 < len(value) <= MAX_ID and not value.isspace():
+        return value
+    return inputs.text(field, value, most=MAX_ID)
+
+
+def _flat(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return attributes of the event API, of which none is null, a list or a map."""
+    if type(attributes) is dict and _TEXTS.issuperset(map(type, attributes)):
+        for value in attributes.values():
+            kind = type(value)
+            if kind is str or kind is bool:
+                continue
+            if kind is int:
+                if -SAFE <= value <= SAFE:
+                    continue
+            elif kind is float and value - value == 0.0:
+                continue
+            break
+        else:
+            return attributes
+    if not isinstance(attributes, Mapping):
+        raise InputError("attributes", "must be a mapping")
+    return {_name(name): _attribute(name, value) for name, value in attributes.items()}
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise InputError("attributes", "must have texts as keys")
+    return str.__str__(name)
+
+
+def _attribute(name: object, value: object) -> Any:
+    field = f"attributes.{name}"
+    if value is None:
+        raise InputError(field, "must not be None: the API takes no null here")
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        raise InputError(field, _FLAT)
+    if isinstance(value, int) and not -SAFE <= value <= SAFE:
+        raise InputError(field, _TOO_LONG)
+    return plain(field, value)
+
+
+def _free(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a free-form map of SegmentStream as plain JSON data; times become ISO 8601."""
+    if type(value) is dict and _is_plain(value, MAX_DEPTH):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(field, "must be a mapping")
+    made: dict[str, Any] = _converted(field, value, MAX_DEPTH)
+    return made
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    if not depth:
+        return False
+    if type(value) is dict:
+        for name in value:
+            if type(name) is not str:
+                return False
+        value = value.values()
+    for item in value:
+        kind = type(item)
+        if not (
+            kind is str
+            or item is None
+            or kind is bool
+            or (kind is int and -SAFE <= item <= SAFE)
+            or (kind is float and item - item == 0.0)
+            or ((kind is dict or kind is list) and _is_plain(item, depth - 1))
+        ):
+            return False
+    return True
+
+
+def _converted(field: str, value: Any, depth: int) -> Any:
+    if isinstance(value, datetime):
+        return iso(field, value)
+    if isinstance(value, int) and not -SAFE <= value <= SAFE:
+        raise InputError(field, _TOO_LONG)
+    if isinstance(value, Mapping | list | tuple) and not depth:
+        raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        plain(field, dict.fromkeys(value))  # the names
+        return {
+            str.__str__(name): _converted(f"{field}.{name}", item, depth - 1)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_converted(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
+    return plain(field, value)
+
+
+def milliseconds(field: str, moment: datetime) -> int:
+    """Return an aware datetime as epoch milliseconds that are not negative."""
+    return inputs.whole(field, to_ms(field, moment))
+
+
+def iso(field: str, moment: datetime) -> str:
+    """Return an aware datetime as ISO 8601 in UTC, with milliseconds."""
+    to_ms(field, moment)
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class HitIds:
+    """Makes uuids of version 1, as SegmentStream wants them, that tell no hardware address."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        # A random node has the multicast bit set, which no hardware address has.
+        node = random.SystemRandom().getrandbits(48) | 1 << 40
+        clock = random.SystemRandom().getrandbits(14) | 0x8000
+        self._tail = f"{clock:04x}-{node:012x}"
+
+    def make(self, now: int) -> str:
+        """Return the next one, at *now* in nanoseconds since 1970."""
+        # In steps of 100 ns since 15 October 1582.
+        stamp = self._last = max(now // 100 + 0x01B21DD213814000, self._last + 1)
+        low, middle, high = stamp & 0xFFFFFFFF, stamp >> 32 & 0xFFFF, stamp >> 48 & 0x0FFF
+        return f"{low:08x}-{middle:04x}-{high | 0x1000:04x}-{self._tail}"

@@ -1,0 +1,87 @@
+"""Room for so many events and bytes, and the line of those who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+
+
+@attrs.define(eq=False, repr=False)
+class _Place:
+    size: int
+    granted: asyncio.Future[None]
+
+
+class Room:
+    """How much may wait at most; first come, first served."""
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self.events = self.bytes = 0  # in use
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._places: deque[_Place] = deque()
+
+    def take(self, size: int) -> bool:
+        """Take room for one event; False if there is none, or others wait for it."""
+        if self._places or not self._fits(size):
+            return False
+        self.events += 1
+        self.bytes += size
+        return True
+
+    async def wait(self, size: int, until: float) -> None:
+        """Take room for one event, or raise TimeoutError at *until* on the loop's clock."""
+        if self.take(size):
+            return
+        place = _Place(size, asyncio.get_running_loop().create_future())
+        self._places.append(place)
+        try:
+            async with asyncio.timeout_at(until):
+                await place.granted
+        except (TimeoutError, asyncio.CancelledError):
+            if place in self._places:
+                self._places.remove(place)
+                self._admit()
+            elif not place.granted.cancelled() and not place.granted.exception():
+                self.free(1, size)  # granted in the same moment: the next may have it
+            raise
+
+    def free(self, events: int, size: int) -> None:
+        """Give room back."""
+        self.events -= events
+        self.bytes -= size
+        if self._places:
+            self._admit()
+
+    def add(self, events: int, size: int) -> None:
+        """Take room that is given even where there is none."""
+        self.events += events
+        self.bytes += size
+
+    def begin(self, events: int, size: int) -> None:
+        """Start with so much in use, and nobody waiting."""
+        self.events, self.bytes = events, size
+        self._places.clear()
+
+    def refuse(self, error: Callable[[], Exception]) -> None:
+        """Let all who wait fail."""
+        while self._places:
+            granted = self._places.popleft().granted
+            if not granted.done():
+                granted.set_exception(error())
+
+    def _fits(self, size: int) -> bool:
+        if not self.events:
+            return True  # one over the limit by itself must still come through
+        return self.events < self._max_events and self.bytes + size <= self._max_bytes
+
+    def _admit(self) -> None:
+        while self._places and self._fits(self._places[0].size):
+            place = self._places.popleft()
+            if not place.granted.done():
+                self.events += 1
+                self.bytes += place.size
+                place.granted.set_result(None)

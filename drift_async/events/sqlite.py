@@ -1,0 +1,177 @@
+"""The durable store: asks a thread that writes to SQLite, and hands its answers to the event loop.
+
+What arrives while a commit is under way goes into the next one. The connection is known to nothing
+but the frame of that thread: in a forked child the frame neither goes on nor ends, so nothing there
+can close what is the parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..errors import InputError
+from .disk import Disk, Job, Outcome
+from .lanes import Row
+from .outbox import logger
+from .store import DeadLimits, Grave, Held, Loaded, Replayed
+
+CLOSING = 2.0
+"""Seconds for which closing waits for the thread."""
+
+
+class SqliteStore:
+    """Keeps rows in a file of its own: see `drift_async.events.disk`."""
+
+    is_durable = True
+
+    def __init__(
+        self,
+        outbox: Path,
+        stem: str,
+        limits: DeadLimits,
+        reserve: int,
+        clock: Callable[[], float],
+        on_damage: Callable[[int, str], None],
+    ) -> None:
+        self._settings = (outbox, stem, limits, reserve, clock)
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._on_damage = on_damage
+        self._is_begun = False
+
+    async def open(self) -> Held:
+        """Open a file, or go on with it in another loop; return what it holds.
+
+        Raises `OutboxLockedError` and `InputError`.
+        """
+        self._loop = asyncio.get_running_loop()
+        if not self._is_begun:
+            opened: asyncio.Future[None] = self._loop.create_future()
+            threading.Thread(
+                target=_serve,
+                args=(self._settings, self._jobs, Job(_into(opened), self._loop), self._post),
+                name="drift-async-outbox",
+                daemon=True,
+            ).start()
+            self._is_begun = True
+            try:
+                await opened
+            except OSError as error:
+                raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
+        held: Held = await self._ask(Disk.held)
+        return held
+
+    async def close(self) -> None:
+        """Close the file, after all that was asked."""
+        closed = self._ask(Disk.close, alone=True)
+        self._jobs.put(None)
+        try:
+            async with asyncio.timeout(CLOSING):
+                await closed
+        except TimeoutError:
+            logger.warning("the outbox's disk is slow: its file is closed later")
+
+    def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
+        """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
+        self._jobs.put(Job(done, self._loop, rows))
+
+    def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
+        """Remove rows."""
+        seqs = [row.seq for row in rows]
+        return self._ask(lambda disk: disk.forget(seqs), must=True)
+
+    def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
+        """Set rows aside; return how many dead letters went for it, by reason."""
+        return self._ask(lambda disk: disk.bury(graves), must=True, default={})
+
+    def dead(self) -> asyncio.Future[list[Grave]]:
+        """Return what was set aside, oldest first."""
+        return self._ask(Disk.dead)
+
+    def replay(self, after: int) -> asyncio.Future[Replayed]:
+        """Take the dead letters for rows again, numbered from *after* on."""
+        return self._ask(lambda disk: disk.replay(after))
+
+    def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
+        """Return the rows that follow number *after*, up to so many rows and bytes."""
+        return self._ask(lambda disk: disk.load(after, rows, size))
+
+    def adopt(self, after: int, most: int) -> asyncio.Future[Held]:
+        """Take over rows that others have left, numbered from *after* on; return how much."""
+        return self._ask(lambda disk: disk.adopt(after, most), alone=True)
+
+    def _ask(
+        self,
+        work: Callable[[Disk], Any],
+        *,
+        must: bool = False,
+        alone: bool = False,
+        default: Any = None,
+    ) -> asyncio.Future[Any]:
+        answer = self._loop.create_future()
+        self._jobs.put(Job(_into(answer, default), self._loop, (), work, must, alone))
+        return answer
+
+    def _post(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
+        """Tell what was done, each in the loop that asked; called by the thread."""
+        if not outcomes:
+            return
+        loop = outcomes[-1][0].loop
+        ours = [outcome for outcome in outcomes if outcome[0].loop is loop]
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(self._tell, ours, damage)
+        if len(ours) < len(outcomes):
+            self._post([outcome for outcome in outcomes if outcome[0].loop is not loop], [])
+
+    def _tell(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
+        for count, detail in damage:
+            self._on_damage(count, detail)
+        for job, result, error in outcomes:
+            job.done(result, error)
+
+
+def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, Any], None]:
+    def done(result: Any, error: Exception | None) -> None:
+        if answer.done():
+            return  # nobody waits any longer
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(default if result is None else result)
+
+    return done
+
+
+def _serve(
+    settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
+    jobs: SimpleQueue[Job | None],
+    opened: Job,
+    post: Callable[[list[Outcome], list[tuple[int, str]]], None],
+) -> None:
+    try:
+        disk = Disk(*settings)
+    except Exception as error:
+        post([(opened, None, error)], [])
+        return
+    post([(opened, None, None)], disk.take_damage())
+    is_open = True
+    while is_open:
+        batch = [jobs.get()]
+        with contextlib.suppress(Empty):
+            while True:
+                batch.append(jobs.get_nowait())
+        is_open = None not in batch
+        asked = [job for job in batch if job is not None]
+        try:
+            outcomes = disk.commit(asked)
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            logger.exception("the outbox's thread failed")
+            outcomes = [(job, None, error) for job in asked]
+        post(outcomes, disk.take_damage())
+        del batch, asked, outcomes  # while waiting it holds on to nothing

@@ -1,0 +1,121 @@
+"""The blocking counterpart of a bulk, written by hand.
+
+Items are pulled and progress is told in the caller's thread; the calls run side by side on the loop
+thread. One crossing brings all outcomes that are ready.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import attrs
+
+from ..core import bulk as _async
+from ..core.outcome import BulkReport, Item, Outcome, Value
+from ..errors import InputError
+from .loop import Loop
+
+T = TypeVar("T")
+
+Method = Callable[[Item], Value]
+"""A method of a group that takes one argument."""
+
+PAUSE = 0.005
+"""Seconds that the caller may be busy, with items or outcomes, before the calls get more to do."""
+
+
+class Bulk(Generic[Item, Value]):
+    """Many calls of one operation, with an outcome for each item.
+
+    ``for outcome in bulk`` gives them in input order; one item's failure leaves the others
+    alone. Calls start only while the next outcome is being waited for: leaving the loop starts
+    nothing more, leaving ``with bulk`` also cancels what is under way. Items are pulled as
+    they are needed, and memory does not grow with their number. What the items raise is raised
+    when its turn comes, with a note that names the index. A bulk is used once.
+    """
+
+    def __init__(self, core: _async.Bulk[Item, Value], loop: Loop) -> None:
+        if not isinstance(core._items, Iterable):
+            raise InputError("items", "must be a plain iterable")
+        self._core = core
+        self._loop = loop
+        self._items = core._items
+        self._supply: Iterator[Item] | None = None
+        self._ready: deque[Outcome[Item, Value]] = deque()
+        self._crossed = 0.0
+
+    def __iter__(self) -> Self:
+        self._core._refuse_second_use()
+        return self
+
+    def __next__(self) -> Outcome[Item, Value]:
+        outcome = self._next()
+        if outcome is None:
+            raise self._core._window.take_fault() or StopIteration
+        return outcome
+
+    def collect(self) -> BulkReport[Item, Value]:
+        """Do all that is left, and return the report, which holds every value.
+
+        Neither the errors of items nor that of the iterable are raised: they are in the report.
+        """
+        self._core._refuse_second_use()
+        report: BulkReport[Item, Value] = BulkReport([], [])
+        while (outcome := self._next()) is not None:
+            report.add(outcome)
+        return attrs.evolve(report, items_error=self._core._window.take_fault())
+
+    def close(self) -> None:
+        """Start nothing more, and cancel what is under way."""
+        self._loop.run(self._core.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _next(self) -> Outcome[Item, Value] | None:
+        """Return the next outcome; None at the end."""
+        ready = self._ready
+        if ready:
+            if time.monotonic() - self._crossed > PAUSE:
+                self._exchange(wait=False)
+            return ready.popleft()
+        while not ready:
+            if self._core._window.at_end:
+                self._core._finish()
+                return None
+            self._exchange(wait=True)
+        return ready.popleft()
+
+    def _exchange(self, *, wait: bool) -> None:
+        """Bring more items across, and all outcomes that are ready back."""
+        window, bar = self._core._window, self._core._bar
+        if self._supply is None:
+            self._supply = iter(self._items)
+            bar.begin()
+        if bar.is_due():
+            bar.tell()
+        if window.is_low:
+            window.pull(self._supply, window.room, time.monotonic() + PAUSE)
+        self._ready += self._loop.run(window.exchange(wait=wait))
+        self._crossed = time.monotonic()
+
+
+def of_core(method: Callable[[Item], Value]) -> Any:
+    """Return the coroutine method that is behind a blocking one; what is none comes back."""
+    if isinstance(method, partial):
+        return partial(of_core(method.func), *method.args, **method.keywords)
+    group = getattr(method, "__self__", None)
+    return getattr(getattr(group, "_core", None), getattr(method, "__name__", ""), method)

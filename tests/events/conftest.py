@@ -1,0 +1,40 @@
+"""Event clients of either face, against a sandbox or a raw server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import drift_async
+import drift_async.sync
+
+from ..flavours import Awaitable
+
+Maker = Callable[..., Any]
+
+
+def maker(face: str, name: str) -> Maker:
+    if face == "awaited":
+        return getattr(drift_async, name)  # type: ignore[no-any-return]
+    twin = getattr(drift_async.sync, name)
+    return lambda *args, **kwargs: Awaitable(twin(*args, **kwargs))
+
+
+@pytest.fixture
+def drift_events(face: str) -> Maker:
+    """What makes a `DriftEvents` of either face, with awaitable methods; it is not open yet."""
+    return maker(face, "DriftEvents")
+
+
+@pytest.fixture
+def segmentstream(face: str) -> Maker:
+    """What makes a `SegmentStream` of either face, with awaitable methods; it is not open yet."""
+    return maker(face, "SegmentStream")
+
+
+@pytest.fixture(params=["memory", "disk"])
+def outbox(request: pytest.FixtureRequest, tmp_path: Any) -> str | None:
+    """Where events wait: None is memory."""
+    return None if request.param == "memory" else str(tmp_path / "outbox")

@@ -1,0 +1,492 @@
+"""The files of an outbox: one owner each, adopted when free, set aside when damaged, full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drift_async import DriftEvents, InputError, OutboxFullError, OutboxLockedError, Track
+from drift_async.events import client as client_module
+from drift_async.events import files, outbox
+from drift_async.events.disk import Disk
+from drift_async.events.store import DeadLimits
+from drift_async.sandbox import Sandbox
+
+from ..server import Server, dead_url, reply
+from .conftest import Maker
+from .test_delivery import are_in_order, numbers_of, total
+
+pytestmark = pytest.mark.anyio
+
+ORG = 123_458
+NOWHERE = "http://127.0.0.1:9"
+
+
+def on_disk(client: DriftEvents, work: Callable[[Disk], Any]) -> asyncio.Future[Any]:
+    assert client._store is not None
+    return client._store._ask(work, alone=True)
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for what happens in the background."""
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+def image(folder: Path, copy: Path) -> Path:
+    """Copy the files as a crash would leave them; return the database's."""
+    shutil.copytree(folder, copy)
+    (path,) = copy.glob("*.sqlite")
+    return path
+
+
+async def test_a_file_has_one_owner(drift_events: Maker, tmp_path: Path) -> None:
+    path = tmp_path / "one.sqlite"
+    began = time.monotonic()
+    async with drift_events(1, base_url=NOWHERE, outbox=path):
+        with pytest.raises(OutboxLockedError) as caught:
+            await drift_events(1, base_url=NOWHERE, outbox=path).open()
+        assert caught.value.applied is False
+        program = (
+            "from drift_async.sync import *; from drift_async.sync import DriftEvents;"
+            f"DriftEvents(1, base_url={NOWHERE!r}, outbox={str(path)!r}).open()"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+        assert b"OutboxLockedError: one.sqlite has an owner" in errors
+        assert time.monotonic() - began < 10
+    async with drift_events(1, base_url=NOWHERE, outbox=path):
+        pass
+
+
+async def test_a_path_that_cannot_be_used_is_bad_input(drift_events: Maker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(InputError, match="outbox"):
+        await drift_events(1, base_url=NOWHERE, outbox=tmp_path / "file").open()
+    with sqlite3.connect(tmp_path / "mine.sqlite") as foreign:
+        foreign.execute("CREATE TABLE precious (a)")
+    foreign.close()
+    with pytest.raises(InputError, match="something else"):
+        await drift_events(1, base_url=NOWHERE, outbox=tmp_path / "mine.sqlite").open()
+    assert [path.name for path in tmp_path.glob("mine*")] == ["mine.sqlite"]
+
+
+async def test_files_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path / "outbox") as events:
+        await events.track("Step", user_id=1)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "outbox").iterdir()}
+        await events.close(0)
+    assert (tmp_path / "outbox").stat().st_mode & 0o777 == 0o700
+    assert modes == {0o600}
+
+
+async def left(folder: Path, name: str, count: int, user: str = "u") -> None:
+    """Leave events behind, in a file of their own."""
+    async with DriftEvents(ORG, base_url=NOWHERE, outbox=folder / f"drift-{name}.sqlite") as client:
+        await client.track_many(
+            Track("Step", user_id=user, attributes={"n": n}) for n in range(count)
+        )
+        await client.close(0)
+
+
+async def test_what_others_have_left_is_taken_over(box: Sandbox, tmp_path: Path) -> None:
+    await left(tmp_path, "a", 10, "ua")
+    await left(tmp_path, "b", 700, "ub")
+    await left(tmp_path, "c", 5, "uc")
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        await events.track("Step", user_id="mine", attributes={"n": 0})
+        await until(lambda: events.stats().recovered == 715)
+        stats = await events.flush()
+        assert (stats.accepted, stats.delivered, stats.recovered) == (716, 716, 715)
+    seen = numbers_of(box)
+    assert {user: len(numbers) for user, numbers in seen.items()} == {
+        "ua": 10,
+        "ub": 700,
+        "uc": 5,
+        "mine": 1,
+    }
+    assert are_in_order(seen)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 3
+
+
+async def test_an_owners_file_is_left_alone_until_it_is_gone(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ADOPT_EVERY", 0.02)
+    owner = DriftEvents(ORG, base_url=NOWHERE, outbox=tmp_path)
+    await owner.open()
+    await owner.track("Step", user_id=1, attributes={"n": 1})
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        await asyncio.sleep(0.1)
+        assert events.stats().accepted == 0
+        await owner.close(0)
+        await until(lambda: events.stats().delivered)
+    assert box.event_counts("drift").accepted == 1
+
+
+async def test_dead_letters_are_taken_over_too(tmp_path: Path) -> None:
+    async with Server(reply(b"", "400 Bad Request")) as server:
+        path = tmp_path / "drift-a.sqlite"
+        async with DriftEvents(1, base_url=server.url, outbox=path) as events:
+            await events.track("Step", user_id=1)
+        await left(tmp_path, "0", 1)
+        async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path) as events:
+            await until(lambda: events.stats().dead)
+            stats = events.stats()
+            assert (stats.accepted, stats.pending, stats.dead) == (2, 1, 1)
+            assert await events.replay() == 1
+            stats = await events.close(0)
+            assert (stats.accepted, stats.pending, stats.dead) == (2, 2, 0)
+
+
+WORKER = """
+import asyncio, sys
+from drift_async import DriftEvents
+async def main(folder, url, user):
+    events = DriftEvents(123458, base_url=url, outbox=folder, linger=0)
+    await events.open()
+    print("open", flush=True)
+    n = 0
+    while True:
+        await events.track("Step", user_id=user, attributes={"n": n})
+        print(n, flush=True)
+        n += 1
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def killed_worker(folder: Path, url: str, user: str, seconds: float) -> int:
+    """Run a worker, kill it after a while, and return how many events it was told are accepted."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(folder), url, user],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    out, _ = process.communicate()
+    return out.count("\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    accepted = {}
+    for n in range(3):
+        user = f"u{n}"
+        accepted[user] = await asyncio.to_thread(killed_worker, tmp_path, box.url, user, 0.1)
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        await asyncio.sleep(0.1)  # until it has looked for more files than its own
+        await events.flush()
+    seen = numbers_of(box)
+    for user, count in accepted.items():
+        numbers = list(dict.fromkeys(seen[user]))
+        assert numbers[:count] == list(range(count)), user
+        assert len(numbers) <= count + 1  # one may have been kept and not yet acknowledged
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+async def test_of_workers_that_share_a_directory_one_is_killed_and_the_others_take_over(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ADOPT_EVERY", 0.05)
+
+    async def worker(user: str) -> None:
+        async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+            for n in range(50):
+                await events.track("Step", user_id=user, attributes={"n": n})
+                await asyncio.sleep(0)
+            await gone.wait()
+            await until(lambda: numbers_of(box).get("killed", [])[-1:] >= [count - 1])
+
+    gone = asyncio.Event()
+    count = 0
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(3):
+            tasks.create_task(worker(f"u{n}"))
+        count = await asyncio.to_thread(killed_worker, tmp_path, NOWHERE, "killed", 0.2)
+        gone.set()
+    seen = numbers_of(box)
+    assert count > 0
+    assert list(dict.fromkeys(seen["killed"]))[:count] == list(range(count))
+    for n in range(3):
+        assert seen[f"u{n}"] == list(range(50))
+
+
+# Damage
+
+
+def overwrite(path: Path, at: int, what: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(what)
+
+
+def wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def flip(path: Path, at: int) -> None:
+    before = path.read_bytes()
+    overwrite(path, at, bytes([before[at] ^ 0x10]))
+
+
+def flip_payload(path: Path) -> None:
+    content = path.read_bytes()
+    overwrite(path, content.index(b'"text":"x') + 9, b"Y")
+
+
+CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
+
+# What is done to the file, and how many of 500 events must come through. Of these 300 lie in the
+# database and 200 in the WAL; where the harm is done to the database, all of them lie there.
+DAMAGES: dict[str, tuple[Callable[[Path], object], int]] = {
+    "header overwritten": (lambda path: overwrite(path, 0, b"x" * 100), 0),
+    "a page zeroed": (lambda path: overwrite(path, 4096 * 9, bytes(4096)), 400),
+    "cut to a half": (lambda path: os.truncate(path, path.stat().st_size // 2), 100),
+    "emptied": (lambda path: os.truncate(path, 0), 0),
+    "garbage": (lambda path: path.write_bytes(os.urandom(20_000)), 0),
+    "WAL deleted": (lambda path: wal(path).unlink(), 300),
+    "WAL cut": (lambda path: os.truncate(wal(path), wal(path).stat().st_size // 2), 300),
+    "WAL with one bit flipped": (lambda path: flip(wal(path), wal(path).stat().st_size // 2), 300),
+    "a byte of an event changed": (flip_payload, 499),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_damage_is_noticed_and_what_can_be_read_is_sent(
+    box: Sandbox, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(n: int) -> Track:
+        return Track("Step", user_id=n % 7, attributes={"n": n, "text": "x" * 100})
+
+    events = DriftEvents(ORG, base_url=NOWHERE, outbox=tmp_path / "outbox")
+    await events.open()
+    await events.track_many(step(n) for n in range(300))
+    await on_disk(events, lambda disk: disk._file.db.execute(CHECKPOINT).fetchall())
+    await events.track_many(step(n) for n in range(300, 500))
+    if "WAL" not in damage:
+        await on_disk(events, lambda disk: disk._file.db.execute(CHECKPOINT).fetchall())
+    path = image(tmp_path / "outbox", tmp_path / "copy")
+    await events.close(0)
+    caplog.clear()
+    harm, least = DAMAGES[damage]
+    harm(path)
+
+    losses: list[Any] = []
+    for turn in range(2):
+        async with DriftEvents(
+            ORG, base_url=box.url, outbox=tmp_path / "copy", on_drop=losses.append
+        ) as again:
+            stats = await again.flush()
+            assert total(stats) == stats.accepted
+            assert stats.pending == 0
+            if not turn:
+                await again.track("Step", user_id=1, attributes={"n": 999, "text": "x" * 100})
+    arrived = [event.value["attributes"] for event in box.events()]
+    assert all(one["text"] == "x" * 100 for one in arrived)
+    numbers = [one["n"] for one in arrived]
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) <= {*range(500), 999}
+    assert 999 in numbers
+    assert least <= len(numbers) - 1 < 500
+    assert [loss.reason for loss in losses] == ["damaged"]  # told once, not at each start
+    assert [record.levelname for record in caplog.records].count("ERROR") >= 1
+    if path.name in caplog.text and "set aside" in caplog.text:
+        assert list((tmp_path / "copy").glob("*.damaged-*"))
+
+
+async def test_a_damaged_event_is_kept_as_a_dead_letter_and_never_sent(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sqlite"
+    async with DriftEvents(ORG, base_url=NOWHERE, outbox=path) as events:
+        await events.track("Step", user_id=1, attributes={"text": "x" * 9})
+        await events.close(0)
+    flip_payload(path)
+    async with DriftEvents(ORG, base_url=box.url, outbox=path) as events:
+        stats = await events.flush()
+        assert (stats.accepted, stats.dead, stats.pending) == (1, 1, 0)
+        (letter,) = await events.dead()
+        assert letter.reason == "damaged"
+        assert await events.replay() == 0
+        assert events.stats().dead == 1
+    assert box.seen == []
+
+
+async def test_a_file_damaged_while_it_is_open_is_replaced(box: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    losses: list[Any] = []
+    async with DriftEvents(
+        ORG, base_url=box.url, outbox=path, on_drop=losses.append, linger=60
+    ) as events:
+        await events.track("Step", user_id=1, attributes={"n": 0})
+
+        def harm(disk: Disk) -> None:
+            disk._file.db.execute(CHECKPOINT).fetchall()
+            disk._file.db.execute("PRAGMA cache_size=0")
+            overwrite(path, 4096, bytes(4096 * 3))
+
+        await on_disk(events, harm)
+        for n in range(1, 30):
+            await events.track("Step", user_id=1, attributes={"n": n})
+        stats = await events.flush()
+        assert total(stats) == stats.accepted == 30
+    numbers = [event.value["attributes"]["n"] for event in box.events()]
+    assert numbers == list(range(30))
+    assert [loss.reason for loss in losses] == ["damaged"]
+    assert list(tmp_path.glob("a.sqlite.damaged-*"))
+
+
+# Full disks
+
+
+def fill(disk: Disk) -> None:
+    """Let the file take a few pages more and then nothing."""
+    (pages,) = disk._file.db.execute("PRAGMA page_count").fetchone()
+    disk._file.db.execute(f"PRAGMA max_page_count={pages + 8}")
+
+
+async def fill_up(events: DriftEvents) -> None:
+    for _ in range(100):
+        await events.track("Step", user_id=1, attributes={"text": "x" * 999})
+
+
+def empty(disk: Disk) -> None:
+    disk._file.db.execute("PRAGMA max_page_count=1000000")
+
+
+async def test_a_full_disk_refuses_where_that_is_wanted(tmp_path: Path) -> None:
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, when_full="error") as events:
+        await events.track("Step", user_id=1)
+        await on_disk(events, fill)
+        with pytest.raises(OutboxFullError, match="full"):
+            await fill_up(events)
+        stats = events.stats()
+        assert total(stats) == stats.accepted
+        await on_disk(events, empty)
+        await events.track("Step", user_id=1)
+        assert events.stats().accepted == stats.accepted + 1
+        await events.close(0)
+
+
+@pytest.mark.parametrize("policy", ["drop_new", "drop_old"])
+async def test_a_full_disk_drops_what_it_was_told_to(tmp_path: Path, policy: Any) -> None:
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, when_full=policy) as events:
+        await events.track("first", user_id=1, attributes={"text": "x" * 999})
+        await on_disk(events, fill)
+        for n in range(60):
+            await events.track(f"e{n}", user_id=1, attributes={"text": "x" * 999})
+            stats = events.stats()
+            assert total(stats) == stats.accepted == n + 2
+        assert stats.dropped["full"] > 20
+        assert stats.pending > 1
+        await events.close(0)
+        kept = [json_name(row) for lane in events._outbox.lanes for row in lane.rows]
+    assert ("first" in kept) == (policy == "drop_new")
+    assert ("e59" in kept) == (policy == "drop_old")
+
+
+def json_name(row: Any) -> str:
+    return str(json.loads(row.body)["event"])
+
+
+async def test_a_full_disk_blocks_until_there_is_space(box: Sandbox, tmp_path: Path) -> None:
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path, linger=0) as events:
+        await on_disk(events, fill)
+        for n in range(60):  # more than fits at once: what is delivered makes room
+            await events.track("Step", user_id=1, attributes={"n": n, "text": "x" * 999})
+        stats = await events.flush()
+        assert (stats.accepted, stats.delivered) == (60, 60)
+    assert numbers_of(box) == {"1": list(range(60))}
+
+
+async def test_blocking_on_a_full_disk_ends_with_the_timeout(tmp_path: Path) -> None:
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, timeout=0.3) as events:
+        await on_disk(events, fill)
+        with pytest.raises(OutboxFullError, match="in time"):
+            await fill_up(events)
+        await events.close(0)
+
+
+async def test_what_was_delivered_is_not_lost_nor_sent_again_when_it_cannot_be_forgotten(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, broken = Disk.forget, [True]
+
+    def forget(self: Disk, seqs: Any) -> None:
+        if broken[0]:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        real(self, seqs)
+
+    monkeypatch.setattr(Disk, "forget", forget)
+    events = DriftEvents(ORG, base_url=box.url, outbox=tmp_path, linger=0)
+    await events.open()
+    for n in range(5):
+        await events.track("Step", user_id=1, attributes={"n": n})
+        await events.flush()
+    assert events.stats().delivered == 5
+    broken[0] = False
+    await events.track("Step", user_id=1, attributes={"n": 5})
+    await events.close()
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        assert (await events.flush()).recovered == 0
+    assert numbers_of(box) == {"1": list(range(6))}
+
+
+def test_space_is_held_back_for_what_removes_rows(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, "drift", DeadLimits(rows=9, seconds=9), 100_000, time.time)
+    (reserve,) = tmp_path.glob("*.reserve")
+    assert reserve.stat().st_size == 100_000
+    assert reserve.stat().st_blocks * 512 >= 100_000
+    disk.close()
+    assert not reserve.exists()
+
+
+def test_a_file_of_a_process_that_is_gone_is_taken_first(tmp_path: Path) -> None:
+    for _ in range(3):
+        files.open_file(next(iter(files.candidates(tmp_path, "drift")))).close()
+    assert len(list(tmp_path.glob("*.sqlite"))) == 1
+
+
+async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "WINDOW_ROWS", 50)
+    box.fail("*", status=503, times=1)
+    async with (
+        dead_url(),
+        DriftEvents(ORG, base_url=box.url, outbox=tmp_path, linger=0) as events,
+    ):
+        accepted = await events.track_many(
+            Track("Step", user_id=n % 5, attributes={"n": n}) for n in range(1000)
+        )
+        in_memory = sum(len(lane.rows) + len(lane.flying) for lane in events._outbox.lanes)
+        assert in_memory <= 100
+        stats = await events.flush()
+        assert (accepted, stats.delivered) == (1000, 1000)
+    seen = numbers_of(box)
+    assert sum(map(len, seen.values())) == 1000
+    assert are_in_order(seen)

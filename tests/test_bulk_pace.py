@@ -1,0 +1,211 @@
+"""Bulks and rate limits, in virtual time: one place in the queue, deadlines that stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from drift_async import DeadlineError, NewContact, RateLimitError, Retry
+from drift_async.core.call import Caller, Live, Site
+from drift_async.core.endpoint import Reply
+from drift_async.core.hooks import Hooks
+from drift_async.core.rate import Limiter, Rate
+from drift_async.core.retry import Failure
+from drift_async.resources.contacts import Contacts
+
+from . import virtual
+
+Answer = Callable[[float, str, str], tuple[int, dict[str, str]]]
+"""What a server answers at some moment to a method and target: status and headers."""
+
+IDS = range(1, 1001)
+
+
+def always(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+    return 200, {}
+
+
+class Wire:
+    """Stands in for the connection: notes when each request leaves, and answers after a while."""
+
+    def __init__(self, answer: Answer = always, latency: float = 0.01) -> None:
+        self.answer = answer
+        self.latency = latency
+        self.sent: list[tuple[float, str, str]] = []
+        self.under_way = 0
+
+    async def attempt(
+        self, endpoint: Any, target: str, body: bytes | None, now: float, until: float, sink: Any
+    ) -> Reply | Failure:
+        self.sent.append((now, endpoint.method, target))
+        status, headers = self.answer(now, endpoint.method, target)
+        self.under_way += 1
+        try:
+            await asyncio.sleep(min(self.latency, until - now))
+        finally:
+            self.under_way -= 1
+        if self.latency >= until - now:
+            return Failure("stalled", "no whole reply in time", True)
+        contact: Any = {"id": 7}
+        if endpoint.method == "GET" and "?" in target:
+            contact = []
+        return Reply(status, headers, json.dumps({"data": contact}).encode())
+
+    def times(self) -> list[float]:
+        """Return when each request left."""
+        return [at for at, _, _ in self.sent]
+
+
+def contacts(wire: Wire, rate: Rate | None = None, timeout: float = 10.0) -> Contacts:
+    clock = asyncio.get_running_loop().time
+    site = Site({"default": Limiter(rate or Rate(), clock)}, clock=clock, chance=lambda: 0.5)
+    site.live = Live(cast(Any, wire), Hooks())
+    return Contacts(Caller(site, timeout, Retry(), attempt_timeout=30.0, max_pages=10))
+
+
+def paused_until(end: float) -> Answer:
+    def answer(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+        if now < end:
+            return 429, {"Retry-After": str(round(end - now, 6))}
+        return 200, {}
+
+    return answer
+
+
+def test_a_long_pause_of_the_server_is_no_item_s_fault() -> None:
+    async def main() -> None:
+        wire = Wire(paused_until(50))
+        bulk = contacts(wire).get_many(IDS)
+        report = await bulk.collect()
+        report.raise_for_errors()
+        assert len(report.values) == 1000
+        early = [at for at in wire.times() if at < 50]
+        assert len(early) <= 16  # a bulk begins with so many, and nobody asks before its time
+        assert 50 <= asyncio.get_running_loop().time() < 60
+
+    virtual.run(main())
+
+
+def test_a_pause_in_the_middle_is_no_item_s_fault_either() -> None:
+    def answer(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+        return (503, {"Retry-After": "30"}) if 3 <= now < 3.1 else (200, {})
+
+    async def main() -> None:
+        wire = Wire(answer, latency=1.5)
+        report = await contacts(wire, timeout=4.0).get_many(IDS, window=8).collect()
+        report.raise_for_errors()
+        assert not [at for at in wire.times() if 3.1 < at < 34.4]
+        assert max(wire.times()) > 34.4
+
+    virtual.run(main())
+
+
+def test_a_pause_that_is_too_long_is_an_error_of_the_items_that_met_it() -> None:
+    async def main() -> None:
+        report = await contacts(Wire(paused_until(61))).get_many(IDS).collect()
+        assert 0 < len(report.errors) <= 64
+        for outcome in report.errors:
+            assert isinstance(outcome.error, RateLimitError)
+            assert (outcome.error.reason, outcome.error.applied) == ("retry_after", False)
+
+    virtual.run(main())
+
+
+def test_an_item_s_time_begins_when_the_limit_lets_it_through() -> None:
+    async def main() -> float:
+        report = await contacts(Wire(), Rate(2), timeout=1).get_many(range(1, 101)).collect()
+        report.raise_for_errors()
+        return asyncio.get_running_loop().time()
+
+    assert virtual.run(main()) == pytest.approx(49.5, rel=0.01)
+
+
+def test_an_item_that_stalls_has_its_own_timeout_and_no_more() -> None:
+    async def main() -> None:
+        bulk = contacts(Wire(latency=1000), Rate(10), timeout=5).get_many(range(1, 17))
+        report = await bulk.collect()
+        assert [type(outcome.error) for outcome in report.errors] == [DeadlineError] * 16
+        assert asyncio.get_running_loop().time() == pytest.approx(1.5 + 5, abs=0.1)
+
+    virtual.run(main())
+
+
+def test_one_timeout_covers_all_requests_of_an_item_but_not_their_waits() -> None:
+    def answer(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+        return (409, {}) if method == "POST" else (200, {})
+
+    async def main(timeout: float, rate: Rate) -> str:
+        people = [NewContact(email="ada@example.com", external_id="u1")]
+        group = contacts(Wire(answer, latency=1), rate, timeout)
+        [outcome] = [outcome async for outcome in group.upsert_many(people)]
+        return type(outcome.error).__name__
+
+    # A creation that is refused, and the look that follows: a second each; the wait of 9 between
+    # them does not count.
+    assert virtual.run(main(1.5, Rate())) == "DeadlineError"
+    assert virtual.run(main(2.5, Rate(0.1))) == "ConflictError"
+
+
+def test_single_calls_wait_behind_one_item_at_most() -> None:
+    async def main() -> None:
+        wire = Wire()
+        group = contacts(wire, Rate(10), timeout=1000)
+        bulk = asyncio.create_task(group.get_many(range(1, 301), window=64).collect())
+        waits = []
+        for _ in range(50):
+            await asyncio.sleep(0.37)
+            began = asyncio.get_running_loop().time()
+            await group.get(7)
+            waits.append(asyncio.get_running_loop().time() - began - wire.latency)
+        assert max(waits) <= 2 / 10 + 1e-6
+        assert len((await bulk).values) == 300
+
+    virtual.run(main())
+
+
+def test_bulks_walks_and_single_calls_share_one_pace() -> None:
+    async def main() -> None:
+        wire = Wire()
+        group = contacts(wire, Rate(20), timeout=1000)
+
+        async def singles() -> None:
+            for _ in range(40):
+                await group.get(7)
+
+        async def finds() -> None:
+            for _ in range(40):
+                await group.find_by_email("ada@example.com")
+
+        bulks = [group.get_many(range(1, 101)).collect() for _ in range(2)]
+        await asyncio.gather(*bulks, singles(), finds())
+        times = wire.times()
+        assert len(times) == 280
+        assert times[-1] == pytest.approx(279 / 20, rel=0.01)
+        for n, at in enumerate(times[21:]):
+            assert at - times[n] >= 1 - 1e-6
+        # Nobody starves: each of the four has its share while all are at it.
+        ids = [target for _, _, target in wire.sent[:80]]
+        assert 15 <= ids.count("/contacts/7") - 2 <= 25
+
+    virtual.run(main())
+
+
+def test_a_cancelled_bulk_leaves_its_place() -> None:
+    async def main() -> None:
+        wire = Wire()
+        group = contacts(wire, Rate(1), timeout=1000)
+        async with group.get_many(IDS) as bulk:
+            async for _ in bulk:
+                break
+        limiter = next(iter(cast(Any, group)._caller.site.limiters.values()))
+        assert limiter.state().waiting == 0
+        assert wire.under_way == 0
+        began = asyncio.get_running_loop().time()
+        await group.get(7)
+        assert asyncio.get_running_loop().time() - began <= 1 + wire.latency
+
+    virtual.run(main())

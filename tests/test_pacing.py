@@ -1,0 +1,315 @@
+"""The learned pace, against servers whose limit it has to find out. In simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from itertools import pairwise
+
+import pytest
+
+from benchmarks.simulate import Bucket, Outcome, simulate
+from drift_async import Drift, Rate, RateLimitError, Retry
+from drift_async.core.learn import Learner
+from drift_async.core.rate import Limiter
+from drift_async.sandbox import Sandbox
+
+from . import virtual
+
+
+class Out(Bucket):
+    """A server that refuses everything from one moment to another."""
+
+    def __init__(self, begin: float, end: float, *, tells: bool) -> None:
+        super().__init__(50, 10, tells=tells)
+        self.begin, self.end = begin, end
+
+    def ask(self, now: float) -> float | None:
+        if self.begin <= now < self.end:
+            return 1.0 if self.tells else 0.0
+        return super().ask(now)
+
+
+class Slow(Bucket):
+    """A server that always tells the same long time to wait."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(50, 20)
+        self.wait = wait
+
+    def ask(self, now: float) -> float | None:
+        return None if super().ask(now) is None else self.wait
+
+
+class Shrunk(Bucket):
+    """A server that takes fewer requests at once than it did at first."""
+
+    def ask(self, now: float) -> float | None:
+        if now >= 5:
+            self.burst = 10
+        return super().ask(now)
+
+
+class Sliding:
+    """A server that takes so many requests in any window of so many seconds."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most, self.seconds = most, seconds
+        self.taken: deque[float] = deque()
+
+    def ask(self, now: float) -> float | None:
+        while self.taken and self.taken[0] <= now - self.seconds:
+            self.taken.popleft()
+        if len(self.taken) < self.most:
+            self.taken.append(now)
+            return None
+        return max(1.0, math.ceil(self.taken[0] + self.seconds - now))
+
+
+def shares(outcome: Outcome, allowed: float, after: float = 20.0) -> tuple[float, float]:
+    """Return the shares of the limit used and of requests refused."""
+    taken, refused = outcome.counts(after)
+    return taken / allowed, refused / (taken + refused)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize(
+    ("rate", "burst", "later", "least"),
+    [
+        (50, 50, 50, 0.95),
+        (100, 20, 100, 0.88),
+        (200, 5, 200, 0.88),
+        (50, 50, 25, 0.93),
+        (100, 20, 50, 0.85),
+        (200, 5, 100, 0.85),
+        (100, 20, 200, 0.75),
+        (200, 50, 400, 0.75),
+    ],
+)
+def test_a_limit_is_found_and_followed(
+    rate: float, burst: int, later: float, least: float, tells: bool
+) -> None:
+    server = Bucket(rate, burst, tells=tells, change=(60, later))
+    used, refused = shares(simulate(server, Learner(), jitter=0.05), 40 * rate + 60 * later)
+    assert used >= least
+    assert refused <= 0.02
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.5])
+@pytest.mark.parametrize("tasks", [8, 256])
+@pytest.mark.parametrize(("rate", "burst"), [(20, 5), (50, 100)])
+def test_near_and_far_servers_few_and_many_tasks(
+    latency: float, tasks: int, rate: float, burst: int
+) -> None:
+    outcome = simulate(Bucket(rate, burst), Learner(), tasks=tasks, latency=latency, jitter=0.2)
+    used, refused = shares(outcome, 100 * min(rate, tasks / latency))
+    assert used >= 0.85
+    assert refused <= 0.025
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_uneven_arrival_costs_some_of_the_limit_and_no_more(seed: int) -> None:
+    outcome = simulate(Bucket(100, 20), Learner(), jitter=0.5, seed=seed)
+    used, refused = shares(outcome, 100 * 100)
+    assert used >= 0.88
+    assert refused <= 0.02
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_refusals_may_be_answered_much_faster_than_the_rest(tells: bool) -> None:
+    outcome = simulate(Bucket(50, 10, tells=tells), Learner(), latency=0.3, quick=0.05)
+    used, refused = shares(outcome, 100 * 50)
+    assert used >= 0.9
+    assert refused <= 0.02
+
+
+def test_a_burst_that_shrinks_is_noticed() -> None:
+    used, refused = shares(simulate(Shrunk(50, 60), Learner()), 100 * 50)
+    assert used >= 0.88
+    assert refused <= 0.02
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_it_comes_back_after_half_a_minute_of_refusals(tells: bool) -> None:
+    outcome = simulate(Out(40, 70, tells=tells), Learner(), seconds=100)
+    assert sum(40 <= at < 70 for at in outcome.refused) <= 60
+    assert sum(80 <= at < 100 for at in outcome.taken) >= 0.85 * 20 * 50
+
+
+@pytest.mark.parametrize("wait", [10.0, 60.0])
+def test_a_long_wait_is_kept_and_asked_for_rarely(wait: float) -> None:
+    outcome = simulate(Slow(wait), Learner(), seconds=1200)
+    used, refused = shares(outcome, 1000 * 50, after=200)
+    assert used >= 0.85
+    assert refused <= 0.001
+    for at in outcome.refused:  # what was under way arrives in a tenth of a second
+        assert not [one for one in outcome.taken if at + 0.2 < one < at + wait]
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(60, 60.0), (600, 60.0), (100, 10.0), (10, 1.0)])
+def test_a_limit_by_windows_is_used_for_a_good_part(most: int, seconds: float) -> None:
+    outcome = simulate(Sliding(most, seconds), Learner(), seconds=600)
+    assert shares(outcome, 480 * most / seconds, after=120)[0] >= 0.5
+
+
+def test_it_tries_less_often_when_nothing_changes() -> None:
+    refused = simulate(Bucket(50, 5), Learner(), seconds=1800).refused
+    tries = [at for last, at in pairwise(refused) if at > last + 1]
+    early, late = ([at for at in tries if 0 <= at - t < 150] for t in (20, 1600))
+    assert len(early) >= 6
+    assert len(late) <= 3
+
+
+def taught(limit: float = 50.0) -> tuple[Learner, float]:
+    """Return a learner that has found out a limit, and the time."""
+    learner = Learner()
+    simulate(Bucket(limit, 10), learner, seconds=30)
+    assert learner.per_second == pytest.approx(limit, rel=0.05)
+    return learner, 40.0
+
+
+def test_nothing_is_held_back_before_the_first_refusal() -> None:
+    learner = Learner()
+    for n in range(1000):
+        learner.sent(n / 1e6, waited=False)
+        learner.succeeded(n / 1e6)
+    assert (learner.per_second, learner.next) == (None, -math.inf)
+
+
+def test_the_refusals_of_one_congestion_are_one() -> None:
+    learner = Learner()
+    for _ in range(20):
+        learner.succeeded(0.0)
+    learner.refused(0.1, 0.0, 1.0, teaches=True)
+    first = learner.per_second
+    for n in range(44):
+        learner.refused(0.1 + n / 1000, 0.0, 1.0, teaches=True)
+    assert learner.per_second == first
+    assert learner.next == pytest.approx(1.143)
+
+
+def test_the_first_refusal_measures_nothing() -> None:
+    found = set()
+    for limit in (20.0, 200.0):
+        server, learner = Bucket(limit, 10), Learner()
+        simulate(server, learner, seconds=0.5)
+        found.add(learner.per_second)
+        simulate(server, learner, seconds=0.5)
+    assert len(found) == 1
+
+
+def test_what_was_sent_before_the_pause_cuts_nothing_after_it() -> None:
+    learner, now = taught()
+    learner.refused(now, now - 0.1, None, teaches=True)
+    after = learner.per_second
+    now = learner.next + 0.01
+    learner.sent(now, waited=True)
+    for _ in range(5):
+        learner.refused(now + 0.2, now - 0.2, None, teaches=True)
+    assert learner.per_second == after
+    assert learner.next < now + 0.1  # nor do they pause once more: that was for them
+
+
+def test_an_unavailable_service_pauses_and_teaches_nothing() -> None:
+    for learner, now in ((Learner(), 40.0), taught()):
+        before = learner.per_second
+        for n in range(20):
+            learner.refused(now + n, now + n, 0.5, teaches=False)
+            assert learner.next >= now + n + 0.5
+        assert learner.per_second == before
+
+
+def test_pauses_grow_while_nothing_gets_through_and_only_then() -> None:
+    learner, now, waits = Learner(), 0.0, []
+    for _ in range(10):
+        learner.refused(now, now, None, teaches=False)
+        waits.append(learner.next - now)
+        now = learner.next
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5])
+    learner.succeeded(now)
+    learner.refused(now, now, None, teaches=False)
+    assert learner.next - now == pytest.approx(0.05)
+
+
+def test_it_does_not_grow_for_a_client_that_needs_less() -> None:
+    learner, now = taught()
+    before = learner.per_second
+    for _ in range(10_000):
+        now += 10 / 50
+        assert now >= learner.next
+        learner.sent(now, waited=False)
+        learner.succeeded(now)
+    assert learner.per_second == before
+
+
+def test_it_does_not_grow_without_success() -> None:
+    learner, now = taught()
+    before = learner.per_second
+    assert before is not None
+    for _ in range(10_000):
+        now = max(now, learner.next)
+        learner.sent(now, waited=True)
+    assert learner.per_second is not None
+    assert learner.per_second <= 1.05 * before
+
+
+async def meet(server: Bucket, limiter: Limiter, seconds: float, done: Outcome) -> None:
+    loop = asyncio.get_running_loop()
+    while loop.time() < seconds:
+        if not limiter.free and not limiter.take():
+            await limiter.acquire()
+        sent = loop.time()
+        await asyncio.sleep(0.05)
+        wait = server.ask(loop.time())
+        (done.taken if wait is None else done.refused).append(loop.time())
+        await asyncio.sleep(0.05)
+        if wait is None:
+            limiter.succeeded(sent)
+        else:
+            limiter.refused(sent, wait, teaches=True)
+
+
+@pytest.mark.parametrize(("rate", "burst", "tells"), [(50, 5, True), (50, 20, False)])
+def test_the_limiter_does_what_the_simulation_does(rate: float, burst: int, tells: bool) -> None:
+    done = Outcome([], [])
+
+    async def main() -> None:
+        limiter = Limiter(Rate(), asyncio.get_running_loop().time)
+        server = Bucket(rate, burst, tells=tells)
+        await asyncio.gather(*(meet(server, limiter, 60, done) for _ in range(16)))
+
+    virtual.run(main())
+    simulated = simulate(Bucket(rate, burst, tells=tells), Learner(), tasks=16, seconds=60)
+    for real, expected in ((done.taken, simulated.taken), (done.refused, simulated.refused)):
+        assert sum(at <= 60 for at in real) == pytest.approx(len(expected), rel=0.03, abs=3)
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_real_server_agrees_with_the_simulation() -> None:
+    begin, end = 5.0, 15.0
+    async with (
+        Sandbox(rate=50, burst=10) as box,
+        Drift.from_env(box.env, retry=Retry(attempts=20)) as drift,
+    ):
+        began, done = time.monotonic(), Outcome([], [])
+
+        async def work() -> None:
+            while (now := time.monotonic() - began) < end:
+                try:
+                    await drift.users.get(228_224)
+                    done.taken.append(time.monotonic() - began)
+                except RateLimitError:
+                    done.refused.append(now)
+
+        await asyncio.gather(*(work() for _ in range(64)))
+        found = drift.rate.per_second
+        refused = sum(one.status == 429 for one in box.seen)
+    simulated = simulate(Bucket(50, 10), Learner(), latency=0.02, seconds=end)
+    used = sum(begin <= at < end for at in done.taken) / (end - begin) / 50
+    expected = sum(begin <= at < end for at in simulated.taken) / (end - begin) / 50
+    assert found == pytest.approx(50, rel=0.05)
+    assert used == pytest.approx(expected, abs=0.12)  # a try costs a tenth of the time looked at
+    assert refused <= 2 * len(simulated.refused)
