@@ -100,7 +100,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def fast(session: nox.Session) -> None:
-    """Run the short path with orjson installed."""
+    """Run the short path with orjson and uvloop installed."""
     session.install("-e", ".[cli,fast]", *GROUPS["test"])
     session.run("pytest", "-m", "smoke", *session.posargs)
 
@@ -127,9 +127,9 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the peers; exits 1 when a target is missed. Not part of the default."""
+    """Measure against the peers, all or `-- P4 P6`; exits 1 when a target is missed."""
     session.install("-e", ".", *GROUPS["bench"])
-    session.run("python", "-m", "benchmarks.overhead", *session.posargs)
-    if not session.posargs:
-        session.run("python", "-m", "benchmarks.bulk")
-    session.run("python", "-m", "benchmarks.events", *session.posargs)
+    # As a wheel it puts its own urllib3 under requests, which is then slower than it has to be.
+    alone = ("niquests", "--no-binary", "urllib3-future")
+    session.install(*alone, env={"URLLIB3_NO_OVERRIDE": "1"})
+    session.run("python", "-m", "benchmarks", *session.posargs)

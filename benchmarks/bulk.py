@@ -1,27 +1,20 @@
-"""Measure bulks: reading many contacts, against a loop over `requests`, and how memory grows.
-
-    python -m benchmarks.bulk [--quick] [--only P5,memory] [--json] [--items 1000000]
-
-Exits 1 when a target is missed.
-"""
+"""P5, G3: reading many contacts, against a loop over `requests`, and how memory grows."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import drift_async.sync
-from benchmarks.cases import TOKEN, installed, reading_with
-from benchmarks.measure import Lane, Row, Target, compare, serving, wall
-from benchmarks.overhead import LINE, line
 from drift_async import Drift
+
+from .harness import TOKEN, Bench, installed, reading_with
+from .measure import Lane, Row, Spread, Target, compare, serving, wall
 
 READS = 2_000
 LATENCY = 0.02
@@ -29,7 +22,7 @@ MEBIBYTE = 1024 * 1024
 MAY_GROW = 64
 
 
-def p5(quick: bool) -> Iterator[Row]:
+def p5(bench: Bench) -> Iterator[Row]:
     """A blocking bulk against a loop over requests.Session, and the twin against its core.
 
     The loop reads fewer contacts where each of them takes 20 ms, and counts for as many.
@@ -42,8 +35,8 @@ def p5(quick: bool) -> Iterator[Row]:
             asyncio.Runner() as runner,
         ):
             what = f"{delay * 1000:.0f} ms latency"
-            total = READS // 10 if quick else READS
-            reads = reads // 10 if quick else reads
+            total = bench.calls(READS, READS // 10)
+            reads = bench.calls(reads, reads // 10)
             awaited = Drift(TOKEN, base_url=server.url)
             runner.run(awaited.open())
             ours = wall(partial(blocking_bulk, drift, total))
@@ -59,7 +52,7 @@ def p5(quick: bool) -> Iterator[Row]:
                         Target(bound, at_least=True),
                         ours,
                         partial(in_proportion, wall(loop), total / min(reads, total)),
-                        rounds=1 if quick else 6,
+                        rounds=bench.rounds(6),
                         calls=total,
                     )
             yield compare(
@@ -69,7 +62,7 @@ def p5(quick: bool) -> Iterator[Row]:
                 Target(1.10),
                 ours,
                 wall(partial(run_awaited, runner, awaited, total)),
-                rounds=1 if quick else 18,
+                rounds=bench.rounds(18),
                 calls=total,
             )
             runner.run(awaited.close())
@@ -107,53 +100,28 @@ def requests_loop(session: Any, url: str, total: int) -> None:
         assert value["data"]["id"] == number
 
 
-def memory(items: int) -> dict[str, Any]:
-    """Read very many contacts out of a generator, and return by how much the peak has grown."""
-    with serving() as server, drift_async.sync.Drift(TOKEN, base_url=server.url) as drift:
+def g3(bench: Bench) -> Iterator[Row]:
+    """By how much the peak of memory grows over a million contacts."""
+    items = bench.calls(1_000_000, READS // 10)
+    with drift_async.sync.Drift(TOKEN, base_url=bench.server.url) as drift:
         blocking_bulk(drift, READS)  # connections, caches and code are there
-        before = peak()
-        bulk = drift.contacts.get_many(number for number in range(1, items + 1))
-        last = 0
-        for outcome in bulk:
-            last += 1
-            assert outcome.value.id == last, "not in order"
-        assert last == items
-        return {"items": items, "grown_mib": round((peak() - before) / MEBIBYTE, 1)}
+        grown = grown_by(drift, items)
+    what = f"get_many of {items:,}"
+    yield Row("G3", what, "MiB the peak grew by", Target(MAY_GROW), Spread.of([grown]))
+
+
+def grown_by(drift: drift_async.sync.Drift, items: int) -> float:
+    """Read contacts out of a generator, and return by how many MiB the peak has grown."""
+    before = peak()
+    last = 0
+    for outcome in drift.contacts.get_many(number for number in range(1, items + 1)):
+        last += 1
+        assert outcome.value.id == last, "not in order"
+    assert last == items
+    return (peak() - before) / MEBIBYTE
 
 
 def peak() -> int:
     """Return the most bytes that this process has held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def main() -> int:
-    """Measure what was asked for, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="one short round, no verdict")
-    parser.add_argument("--only", default="P5,memory", help="P5 or memory")
-    parser.add_argument("--items", type=int, default=1_000_000, help="how many for memory")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    wanted = options.only.lower().split(",")
-    show: Callable[..., None] = (lambda *_, **__: None) if options.json else print
-    rows: list[Row] = []
-    show(LINE.format("id", "what", "against", "ratio", "quartiles", "target", "", "A/A"))
-    if "p5" in wanted:
-        for row in p5(options.quick):
-            rows.append(row)
-            show(line(row), flush=True)
-    missed = [row for row in rows if not row.met]
-    grown: dict[str, Any] = {}
-    if "memory" in wanted:
-        grown = memory(READS // 10 if options.quick else options.items)
-        show("{items:,} items: peak memory grew by {grown_mib} MiB".format(**grown))
-    if options.json:
-        told = [asdict(row) | {"met": row.met} for row in rows]
-        print(json.dumps({"rows": told, "memory": grown}, indent=1))
-    too_much = grown.get("grown_mib", 0) >= MAY_GROW
-    return 1 if (missed or too_much) and not options.quick else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,55 +1,36 @@
-"""A million calls with one client: does memory or the number of open files grow?
-
-    python -m benchmarks.endurance [--calls 1000000] [--json]
-
-Exits 1 when resident memory grows by 1 MiB or more per 100,000 calls, or when files stay open.
-"""
+"""G5: a million calls with one client: does memory or the number of open files grow?"""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import serving
 from drift_async import Drift
+
+from .harness import Bench
+from .measure import Row, Spread, Target
 
 IN_FLIGHT = 32
 SAMPLES = 20
 WARM = 4  # samples that are not counted: pools, caches and the allocator's arenas fill up
 MIB = 1024 * 1024
-BOUND = 1.0
-"""MiB per 100,000 calls."""
 
 
-def main() -> int:
-    """Measure, print, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--calls", type=int, default=1_000_000)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    with serving() as server:
-        samples = asyncio.run(measure(server.url, options.calls))
-    counted = samples[WARM:]
-    slope = growth([calls for calls, _, _ in counted], [memory for _, memory, _ in counted])
-    figures = {
-        "calls": samples[-1][0],
-        "MiB per 100,000 calls": slope * 100_000 / MIB,
-        "files opened and kept": counted[-1][2] - counted[0][2],
-    }
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for calls, memory, files in samples:
-            print(f"{calls:9,} calls  {memory / MIB:7.1f} MiB  {files} files")
-        for name, figure in figures.items():
-            print(f"{name}: {figure:,.3f}" if isinstance(figure, float) else f"{name}: {figure:,}")
-    met = figures["MiB per 100,000 calls"] < BOUND and figures["files opened and kept"] <= 0
-    return 0 if met else 1
+def g5(bench: Bench) -> Iterator[Row]:
+    """Growth by a line through the samples, and files that stay open."""
+    if not Path("/proc/self/statm").exists():
+        return
+    calls = bench.calls(1_000_000, 1_280)
+    samples = asyncio.run(measure(bench.server.url, calls))[WARM:]
+    slope = growth([calls for calls, _, _ in samples], [memory for _, memory, _ in samples])
+    grown = slope * 100_000 / MIB
+    opened = float(samples[-1][2] - samples[0][2])
+    what = f"{calls:,} calls, 32 in flight"
+    yield Row("G5", what, "MiB grown per 100,000", Target(1.0), Spread.of([grown]))
+    yield Row("G5", what, "files opened and kept", Target(0.0), Spread.of([opened]))
 
 
 async def measure(url: str, calls: int) -> list[tuple[int, int, int]]:
@@ -88,7 +69,3 @@ def growth(at: list[int], values: list[int]) -> float:
     middle_x, middle_y = sum(at) / len(at), sum(values) / len(values)
     over = sum((x - middle_x) * (y - middle_y) for x, y in zip(at, values, strict=True))
     return over / sum((x - middle_x) ** 2 for x in at)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice, permutations
 from pathlib import Path
 
@@ -42,33 +42,34 @@ class Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio has to be; one that does not decide is printed only."""
+    """What a figure has to be; without a bound it is printed only."""
 
-    bound: float
+    bound: float | None = None
     at_least: bool = False
-    decides: bool = True
 
-    def met(self, ratio: float) -> bool:
-        """Tell whether *ratio* is good enough."""
-        return ratio >= self.bound if self.at_least else ratio <= self.bound
+    def met(self, figure: float) -> bool:
+        """Tell whether *figure* is good enough."""
+        if self.bound is None:
+            return True
+        return figure >= self.bound if self.at_least else figure <= self.bound
 
     def __str__(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {self.bound:.2f}"
+        return "" if self.bound is None else f"{'>=' if self.at_least else '<='} {self.bound:.2f}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A ratio measured: what against what, and the same peer against itself."""
+    """A figure measured: what against what, and for a ratio the same peer against itself."""
 
     id: str
     what: str
     against: str
     target: Target
     ratio: Spread
-    noise: Spread
-    ours: float
+    noise: Spread | None = None
+    ours: float | None = None
     """The median of our cost, in seconds a call or an import; it tells about the machine only."""
-    peers: float = field(kw_only=True)
+    peers: float | None = None
 
     @property
     def met(self) -> bool:
@@ -108,7 +109,7 @@ def compare(
         Spread.of([b / a if target.at_least else a / b for a, b in pairs]),
         Spread.of([one / two for one, two in zip(*costs[1:], strict=True)]),
         statistics.median(costs[0]) / calls,
-        peers=statistics.median(costs[1]) / calls,
+        statistics.median(costs[1]) / calls,
     )
 
 

@@ -1,45 +1,22 @@
-"""Measure pacing: how close a learned rate comes to a limit unknown, and what a fixed one costs.
-
-    python -m benchmarks.pacing [--quick] [--only P10,P12] [--json]
-
-Exits 1 when a target is missed.
-"""
+"""P10, P12: what a fixed rate costs, and how close a learned one comes to a limit unknown."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import bisect
-import json
 import statistics
-import sys
 import time
 import timeit
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 
-from benchmarks.measure import Target
-from benchmarks.simulate import Bucket, simulate
 from drift_async.core.learn import Learner
 from drift_async.core.rate import Limiter, Rate
 
-
-@dataclass(frozen=True)
-class Row:
-    """A figure, and what it has to be; without a target it is told only."""
-
-    id: str
-    what: str
-    value: float
-    where: str = ""
-    target: Target | None = None
-
-    @property
-    def met(self) -> bool:
-        """Tell whether the target is met."""
-        return self.target is None or self.target.met(self.value)
-
+from .harness import Bench
+from .measure import Row, Spread, Target
+from .simulate import Bucket, simulate
 
 # P12, in simulated time.
 
@@ -78,9 +55,9 @@ def cell(rate: int, burst: int, jitter: float, tells: bool, change: str) -> Cell
     return Cell(rate, burst, jitter, tells, change, taken / allowed, refused / (taken + refused))
 
 
-def learned(quick: bool) -> Iterator[Row]:
+def p12(bench: Bench) -> Iterator[Row]:
     """Run the grid."""
-    rates = RATES[:1] if quick else RATES
+    rates = RATES[:1] if bench.quick else RATES
     cells = [
         cell(*one)
         for one in product(rates, BURSTS, JITTERS, (True, False), CHANGES)
@@ -98,8 +75,8 @@ def learned(quick: bool) -> Iterator[Row]:
                 ("refused, worst", most.refused, str(most), 0.02),
             )
             for what, value, where, bound in rows:
-                target = None if few else Target(bound, at_least=bound > 0.5)
-                yield Row("P12", f"{name}: {what}", value, where, target)
+                target = Target(None if few else bound, at_least=bound > 0.5)
+                yield Row("P12", f"{name}: {what}", where, target, Spread.of([value]))
 
 
 def _used(one: Cell) -> float:
@@ -131,48 +108,17 @@ async def spend(rate: float, seconds: float, tasks: int = 32) -> list[float]:
     return got
 
 
-def fixed(quick: bool) -> Iterator[Row]:
+def p10(bench: Bench) -> Iterator[Row]:
     """Run a limiter with a fixed rate and a burst of 1."""
     for rate in (10, 100, 1000):
-        got = asyncio.run(spend(rate, 0.6 if quick else 5.0))
+        got = asyncio.run(spend(rate, 0.6 if bench.quick else 5.0))
         share = (len(got) - 1) / (got[-1] - got[0]) / rate
         worst = max(bisect.bisect_left(got, at + 1) - n for n, at in enumerate(got))
-        yield Row("P10", f"share of {rate} a second", share, "", Target(0.99, at_least=True))
-        name = f"worst second, to {rate} and the burst"
-        yield Row("P10", name, worst / (rate + 1), "", Target(1.0))
-    take, number = Limiter(Rate(1e9)).take, 1000 if quick else 200_000
+        target = Target(0.99, at_least=True)
+        yield Row("P10", f"share of {rate} a second", "the rate", target, Spread.of([share]))
+        spread = Spread.of([worst / (rate + 1)])
+        yield Row("P10", f"worst second at {rate}", "rate and burst", Target(1.0), spread)
+    take, number = Limiter(Rate(1e9)).take, bench.calls(200_000, 1000)
     costs = timeit.repeat(take, timer=time.process_time, number=number, repeat=9)
-    yield Row("P10", "microseconds for a slot at once", min(costs) / number * 1e6, "", Target(0.5))
-
-
-CASES = {"P10": fixed, "P12": learned}
-
-
-def main() -> int:
-    """Measure what was asked for, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a few servers, no verdict")
-    parser.add_argument("--only", default=",".join(CASES), help="such as P12")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    wanted = options.only.upper().split(",")
-    if unknown := set(wanted) - set(CASES):
-        parser.error(f"--only: {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
-    rows: list[Row] = []
-    for id in wanted:
-        for row in CASES[id](options.quick):
-            rows.append(row)
-            if not options.json:
-                print(_line(row), flush=True)
-    if options.json:
-        print(json.dumps([asdict(row) | {"met": row.met} for row in rows], indent=1))
-    return 0 if options.quick or all(row.met for row in rows) else 1
-
-
-def _line(row: Row) -> str:
-    verdict = "" if row.target is None else f"{row.target} {'met' if row.met else 'MISSED'}"
-    return f"{row.id:4} {row.what:45} {row.value:6.3f}  {verdict:14} {row.where}".rstrip()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    spread = Spread.of([cost / number * 1e6 for cost in costs])
+    yield Row("P10", "a slot at once", "microseconds", Target(0.5), spread)

@@ -77,6 +77,14 @@ def canned(value: Any) -> bytes:
     return f"{head}X-Request-Id: 0f4c1d\r\n\r\n".encode() + body
 
 
+def page_of_walk(path: bytes) -> bytes:
+    """Return a page of a walk that has no end: 25 conversations, and where the next ones are."""
+    number = int(path.partition(b"page_token=")[2].partition(b"&")[0] or b"0")
+    rows = [{**row, "id": 25 * number + n + 1} for n, row in enumerate(CONVERSATIONS[:25])]
+    following = f"https://api.drift.com/conversations/list?page_token={number + 1}"
+    return canned({"data": rows, "links": {"next": following}})
+
+
 REPLIES = {
     b"conversations": canned({"data": CONVERSATIONS, "pagination": {"more": False}}),
     b"users": canned({"data": [{"id": n, "name": f"User {n}"} for n in range(20)]}),
@@ -119,6 +127,8 @@ class Exchange(asyncio.Protocol):
 def _reply(path: bytes) -> bytes:
     if path == b"/cpu":
         return canned(time.process_time())
+    if path.startswith(b"/walk/"):
+        return page_of_walk(path)
     name, _, rest = path[1:].partition(b"/")
     if rest.isdigit():
         return b"%s%-12s%s" % (BEFORE_ID, rest, AFTER_ID)

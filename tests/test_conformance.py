@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
 
+import aiohttp
 import pytest
 import trustme
 
@@ -68,7 +69,7 @@ def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wary(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand connections out only once it is seen that they are reset."""
-    connect = asyncio.BaseEventLoop.create_connection
+    connect = aiohttp.TCPConnector._wrap_create_connection  # whichever loop there is
 
     async def create_connection(*args: Any, **kwargs: Any) -> Any:
         transport, protocol = await connect(*args, **kwargs)
@@ -76,7 +77,7 @@ def wary(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(0.001)  # the loop itself finds out
         return transport, protocol
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
+    monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", create_connection)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,6 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
-from itertools import repeat
 from types import GenericAlias
 from typing import Any, ClassVar, Final, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -278,7 +277,7 @@ def _tuple_hook(kind: Any, converter: BaseConverter) -> StructureHook:
             raise _WrongTypeError("list", value)
         if converter.detailed_validation:
             return tuple(hook(value, items))
-        return tuple(map(hook, value, repeat(item_kind)))
+        return tuple([hook(item, item_kind) for item in value])
 
     return structure_items
 
