@@ -74,8 +74,8 @@ async def test_a_full_outbox_drops_what_it_was_told_to_and_says_so(
             # While files left behind are looked for, events wait on disk, and none of them is
             # there to be dropped for a new one.
             await asyncio.sleep(0.01)
-            while core(events)._outbox._moving:
-                await asyncio.sleep(0.01)
+            while core(events)._outbox._moving:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # nothing tells
             for n in range(10):
                 await events.track(f"e{n}", user_id=1)
             stats = events.stats()
