@@ -231,27 +231,28 @@ class Drift(Client):
         *method* takes the item as its only argument; ``functools.partial`` can give it others by
         name. *items* is any iterable, also without end. At most *window* calls are under way, and
         16 times as many outcomes wait behind one that is not finished. All calls share one place
-        in the queue of the rate limit, and each has its own ``timeout``, which starts when the
-        limit lets it through and stands still while the server asks to wait. With *stop_on_error*
-        the first error is the last call started. *progress* gets a `BulkProgress` at most ten
-        times a second, and once at the end.
+        in the queue of the rate limit. Each has its own ``timeout``, which starts when the limit
+        lets it through, and stands still while it waits for the limit again. With *stop_on_error*
+        nothing is started after the first error. *progress* gets a `BulkProgress` about ten times
+        a second, and once at the end. Bad arguments raise `InputError`.
 
         >>> async for done in drift.bulk(drift.conversations.transcript, ids):
         ...     print(done.index, done.error or len(done.value))
         """
-        call: Any = method.func if isinstance(method, partial) else method
-        group: Any = getattr(call, "__self__", None)
-        if not (isinstance(group, Resource) and iscoroutinefunction(call)):
+        bound: Any = method.func if isinstance(method, partial) else method
+        group: Any = getattr(bound, "__self__", None)
+        if not (isinstance(group, Resource) and iscoroutinefunction(bound)):
             raise InputError("method", "must be a coroutine method of a group of the client")
         caller: Any = group._caller
         if caller.site is not self._caller.site:
             raise InputError("method", "must be of this client, or of a view of it")
-        function = call.__func__
+        call = bound.__func__
         if isinstance(method, partial):
-            args, named = method.args, method.keywords
-            function = lambda group, item: call.__func__(group, *args, item, **named)  # noqa: E731
+            if method.args:
+                raise InputError("method", "must be given its other arguments by name")
+            call = partial(call, **method.keywords)
         return group._bulk(
-            function, items, window=window, stop_on_error=stop_on_error, progress=progress
+            call, items, window=window, stop_on_error=stop_on_error, progress=progress
         )
 
 

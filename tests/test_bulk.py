@@ -162,6 +162,17 @@ async def test_stop_on_error_starts_nothing_after_the_error(drift: Any, box: San
     assert len(box.seen) == len(report.values) + 1
 
 
+async def test_what_the_items_raise_after_the_stop_does_not_count(drift: Any) -> None:
+    def ids() -> Iterator[int]:
+        yield 1
+        yield from KNOWN[:60]
+        raise KeyError("never reached")
+
+    report = await drift.contacts.get_many(ids(), window=16, stop_on_error=True).collect()
+    assert len(report.errors) == 1
+    assert report.items_error is None
+
+
 @pytest.mark.parametrize("items", [[], iter(()), ()])
 async def test_nothing_in_gives_nothing_out(drift: Any, box: Sandbox, items: Any) -> None:
     report = await drift.contacts.get_many(items).collect()
@@ -261,7 +272,9 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(
         with pytest.raises(InputError, match=next(iter(options))):
             drift.contacts.get_many([7], **options)
     other = make("token", base_url=box.url)
-    for method in (print, drift.conversations.all, other.contacts.get, None, drift.request):
+    by_place = partial(drift.conversations.create_message, 7)
+    for method in (print, drift.conversations.all, other.contacts.get, None, drift.request,
+                   by_place):  # fmt: skip
         with pytest.raises(InputError, match="method"):
             drift.bulk(method, [7])
     assert box.seen == []

@@ -39,8 +39,19 @@ def discreet(target: T) -> T:
     return target
 
 
+def clears_itself(method: T) -> T:
+    """Mark a method that calls `clear` when it raises, and deletes its own arguments.
+
+    For those that are too short to pay for a wrapper: it would double the cost of accepting an
+    event.
+    """
+    vars(method)["clears_itself"] = True
+    return method
+
+
 def _hidden(method: Any) -> Any:
-    if hasattr(method, "__wrapped__"):  # a slotted class is made twice
+    # A slotted class is made twice, so its methods may be wrapped already.
+    if hasattr(method, "__wrapped__") or hasattr(method, "clears_itself"):
         return method
 
     @wraps(method)

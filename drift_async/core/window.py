@@ -224,9 +224,9 @@ class Window(Generic[Item, Value]):
         return list(iter(self.next, None))
 
     def take_fault(self) -> Exception | None:
-        """Return, once, what the items have raised."""
+        """Return, once, what the items have raised, if its turn has come."""
         fault, self._fault = self._fault, None
-        return fault
+        return None if self.stock or self._planned else fault
 
     async def close(self) -> None:
         """Start nothing more, cancel what is under way, and wait for its end."""

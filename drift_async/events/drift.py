@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Self, Unpack, get_args
 
 from ..core.batch import Items
-from ..core.discreet import discreet
+from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
@@ -163,6 +163,7 @@ class DriftEvents(EventClient):
             raise CredentialsError(self._without_org_id)
         return None
 
+    @clears_itself
     async def identify(
         self,
         *,
@@ -178,15 +179,20 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        await self._accept(
-            Row(
+        try:
+            moment = _moment(created_at)
+            row = Row(
                 IDENTIFY,
-                *encode_identify(
-                    self._org_id, user_id, company_id, attributes, _moment(created_at)
-                ),
+                *encode_identify(self._org_id, user_id, company_id, attributes, moment),
             )
-        )
+            if not self._outbox.offer(row):
+                await self._outbox.put(row, self._caller.timeout)
+        except BaseException as error:
+            del user_id, company_id, attributes
+            clear(error)
+            raise
 
+    @clears_itself
     async def track(
         self,
         event: str,
@@ -204,14 +210,18 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        row = Row(
-            TRACK,
-            *encode_track(
-                self._org_id, event, user_id, company_id, attributes, _moment(created_at)
-            ),
-        )
-        if not self._outbox.offer(row):
-            await self._outbox.put(row, self._caller.timeout)
+        try:
+            moment = _moment(created_at)
+            row = Row(
+                TRACK,
+                *encode_track(self._org_id, event, user_id, company_id, attributes, moment),
+            )
+            if not self._outbox.offer(row):
+                await self._outbox.put(row, self._caller.timeout)
+        except BaseException as error:
+            del event, user_id, company_id, attributes
+            clear(error)
+            raise
 
     async def identify_many(self, items: Items[Identify]) -> int:
         """Accept many events as `identify` does, one after another; return how many.

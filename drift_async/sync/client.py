@@ -180,10 +180,10 @@ class Drift(Client):
         *method* takes the item as its only argument; ``functools.partial`` can give it others by
         name. *items* is any iterable, also without end. At most *window* calls are under way, and
         16 times as many outcomes wait behind one that is not finished. All calls share one place
-        in the queue of the rate limit, and each has its own ``timeout``, which starts when the
-        limit lets it through and stands still while the server asks to wait. With *stop_on_error*
-        the first error is the last call started. *progress* gets a `BulkProgress` at most ten
-        times a second, and once at the end.
+        in the queue of the rate limit. Each has its own ``timeout``, which starts when the limit
+        lets it through, and stands still while it waits for the limit again. With *stop_on_error*
+        nothing is started after the first error. *progress* gets a `BulkProgress` about ten times
+        a second, and once at the end. Bad arguments raise `InputError`.
 
         >>> for done in drift.bulk(drift.conversations.transcript, ids):
         ...     print(done.index, done.error or len(done.value))

@@ -173,6 +173,7 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
 
 def _method(source: Source, node: ast.ClassDef, method: Function) -> Iterator[str]:
     decorators = [source.of(item) for item in method.decorator_list]
+    decorators = [name for name in decorators if name != "clears_itself"]
     if set(decorators) - {"classmethod", "property"}:
         raise source.refuse(method, f"{method.name} has a decorator that is not mirrored")
     is_async = isinstance(method, ast.AsyncFunctionDef)

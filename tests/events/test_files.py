@@ -392,7 +392,9 @@ async def test_a_full_disk_refuses_where_that_is_wanted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", ["drop_new", "drop_old"])
 async def test_a_full_disk_drops_what_it_was_told_to(tmp_path: Path, policy: Any) -> None:
-    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, when_full=policy) as events:
+    async with DriftEvents(
+        1, base_url=NOWHERE, outbox=tmp_path, when_full=policy, linger=60
+    ) as events:
         await events.track("first", user_id=1, attributes={"text": "x" * 999})
         await on_disk(events, fill)
         for n in range(60):
