@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from drift_async import InputError, Rate
-from drift_async.core.pace import LATE, Pace
+from drift_async.core.pace import LATE, SLOWER, Pace
 from drift_async.core.rate import Limiter
 
 from . import virtual
 
-INTERVAL = (1 + LATE) / 10
+INTERVAL = (1 + SLOWER) / 10
 """Seconds between two slots at ten a second: the pace leaves room to make up for late timers."""
 
 
@@ -405,7 +405,7 @@ class Model(RuleBasedStateMachine):
         for n, start in enumerate(self.let):
             for m in range(n, len(self.let)):
                 seconds = self.let[m] - start
-                assert m - n + 1 <= (seconds + LATE) / (1 + LATE) * rate + burst + 1e-6
+                assert m - n + 1 <= (seconds + LATE) / (1 + SLOWER) * rate + burst + 1e-6
 
     def teardown(self) -> None:
         if hasattr(self, "limiter"):
