@@ -97,6 +97,17 @@ def test_a_limit_is_found_and_followed(
     assert refused <= 0.02
 
 
+@pytest.mark.parametrize("moment", [45, 50, 55, 62])
+@pytest.mark.parametrize("tells", [True, False])
+def test_it_does_not_matter_when_the_limit_falls(moment: float, tells: bool) -> None:
+    for rate in (50, 100):
+        server = Bucket(rate, 5, tells=tells, change=(moment, rate / 2))
+        allowed = (moment - 20) * rate + (120 - moment) * rate / 2
+        used, refused = shares(simulate(server, Learner()), allowed)
+        assert used >= 0.85
+        assert refused <= 0.02
+
+
 @pytest.mark.parametrize("latency", [0.02, 0.5])
 @pytest.mark.parametrize("tasks", [8, 256])
 @pytest.mark.parametrize(("rate", "burst"), [(20, 5), (50, 100)])
@@ -163,11 +174,12 @@ def test_it_tries_less_often_when_nothing_changes() -> None:
 
 
 def taught(limit: float = 50.0) -> tuple[Learner, float]:
-    """Return a learner that has found out a limit, and the time."""
+    """Return a learner that has found out a limit and holds now, and the time."""
     learner = Learner()
     simulate(Bucket(limit, 10), learner, seconds=30)
-    assert learner.per_second == pytest.approx(limit, rel=0.05)
-    return learner, 40.0
+    learner.refused(30.1, 30.0, 1.0, teaches=True)
+    assert learner.per_second == pytest.approx(limit, rel=0.1)
+    return learner, 33.0
 
 
 def test_nothing_is_held_back_before_the_first_refusal() -> None:
@@ -202,14 +214,11 @@ def test_the_first_refusal_measures_nothing() -> None:
 
 def test_what_was_sent_before_the_pause_cuts_nothing_after_it() -> None:
     learner, now = taught()
-    learner.refused(now, now - 0.1, None, teaches=True)
-    after = learner.per_second
-    now = learner.next + 0.01
     learner.sent(now, waited=True)
-    for _ in range(5):
-        learner.refused(now + 0.2, now - 0.2, None, teaches=True)
-    assert learner.per_second == after
-    assert learner.next < now + 0.1  # nor do they pause once more: that was for them
+    before = learner.per_second, learner.next
+    for n in range(5):
+        learner.refused(now + n / 10, 30.05, None, teaches=True)  # nor is it paused once more
+    assert (learner.per_second, learner.next) == before
 
 
 def test_an_unavailable_service_pauses_and_teaches_nothing() -> None:
@@ -234,14 +243,17 @@ def test_pauses_grow_while_nothing_gets_through_and_only_then() -> None:
 
 
 def test_it_does_not_grow_for_a_client_that_needs_less() -> None:
-    learner, now = taught()
-    before = learner.per_second
-    for _ in range(10_000):
-        now += 10 / 50
-        assert now >= learner.next
-        learner.sent(now, waited=False)
-        learner.succeeded(now)
-    assert learner.per_second == before
+    holding, now = taught()
+    seeking = Learner()
+    seeking.refused(now - 2, now - 2, 1.0, teaches=True)
+    for learner, gap in ((holding, 10 / 50), (seeking, 10 / 1)):
+        before, at = learner.per_second, now
+        for _ in range(1000):
+            at += gap
+            assert at >= learner.next
+            learner.sent(at, waited=False)
+            learner.succeeded(at)
+        assert learner.per_second == before
 
 
 def test_it_does_not_grow_without_success() -> None:
@@ -253,6 +265,22 @@ def test_it_does_not_grow_without_success() -> None:
         learner.sent(now, waited=True)
     assert learner.per_second is not None
     assert learner.per_second <= 1.05 * before
+
+
+def test_requests_that_did_not_go_after_all_do_not_count() -> None:
+    found = []
+    for extra in (0, 3):
+        learner, now = taught()
+        for _ in range(200):
+            now = max(now, learner.next)
+            learner.sent(now, waited=True)
+            learner.succeeded(now)
+            for _ in range(extra):
+                learner.sent(now, waited=True)
+                learner.unsent()
+        learner.refused(now + 0.1, now, 1.0, teaches=True)
+        found.append(learner.per_second)
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 async def meet(server: Bucket, limiter: Limiter, seconds: float, done: Outcome) -> None:

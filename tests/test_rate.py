@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from drift_async import InputError, Rate
-from drift_async.core.pace import LATE, Pace
+from drift_async.core.pace import LATE, SLOWER, Pace
 from drift_async.core.rate import Limiter
 
 from . import virtual
 
-INTERVAL = (1 + LATE) / 10
+INTERVAL = (1 + SLOWER) / 10
 """Seconds between two slots at ten a second: the pace leaves room to make up for late timers."""
 
 
@@ -215,6 +215,20 @@ def test_one_who_waits_again_and_again_keeps_nobody_else_from_a_turn() -> None:
     assert order[11:21] == ["bulk", "single"] * 5
 
 
+def test_nobody_overtakes_those_who_wait_for_a_late_timer() -> None:
+    async def main() -> None:
+        now = 0.0
+        pace = Limiter(Rate(10), lambda: now)
+        assert pace.take()
+        waiting = asyncio.create_task(pace.acquire())
+        await asyncio.sleep(0)
+        now = 1.0  # the timer has not run yet
+        assert not pace.take()
+        await waiting
+
+    virtual.run(main())
+
+
 def test_a_refusal_pauses_a_fixed_rate_and_changes_nothing_else() -> None:
     async def main() -> None:
         pace, loop = limiter(10, 5), asyncio.get_running_loop()
@@ -391,7 +405,7 @@ class Model(RuleBasedStateMachine):
         for n, start in enumerate(self.let):
             for m in range(n, len(self.let)):
                 seconds = self.let[m] - start
-                assert m - n + 1 <= (seconds + LATE) / (1 + LATE) * rate + burst + 1e-6
+                assert m - n + 1 <= (seconds + LATE) / (1 + SLOWER) * rate + burst + 1e-6
 
     def teardown(self) -> None:
         if hasattr(self, "limiter"):

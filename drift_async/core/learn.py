@@ -113,8 +113,7 @@ class Learner(Pace):
 
     def unsent(self) -> None:
         super().unsent()
-        if self._recent:
-            self._recent.pop()
+        if self.per_second is not None:
             self._windows[-1].sent -= 1
 
     def succeeded(self, sent_at: float) -> None:

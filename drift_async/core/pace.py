@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Final
 
-LATE: Final = 0.005
-"""How late a timer may be, in seconds, without slowing those who wait. For that, the pace is slower
-by as large a share: so a second never holds more than the rate and the burst."""
+LATE: Final = 0.004
+"""How late a timer may be, in seconds, without slowing those who wait."""
+SLOWER: Final = 0.007
+"""By which share the pace is slower than its rate. So a second in which that is made good, and the
+way is a little faster than before, still holds no more than the rate and the burst."""
 LONGEST_BACKOFF: Final = 5.0
 AGAIN: Final = 0.1
 """How soon after a pause a request was sent that tells, refused, that the pause was too short."""
@@ -32,7 +34,7 @@ class Pace:
         self._paused = 0.0
         self._backoff = 0.0
         self._last_success = -math.inf  # sent then
-        self._interval = (1 + LATE) / per_second if per_second else 0.0
+        self._interval = (1 + SLOWER) / per_second if per_second else 0.0
         self._slack = self._interval * (burst - 1)
         # The moment from which an evenly spaced sender would be free again.
         self._due = -math.inf
