@@ -249,7 +249,7 @@ def test_any_schedule_gives_every_outcome_once_in_order_and_within_the_bounds(
                 await asyncio.sleep(busy)
         assert running <= window
         if leave is None or leave == 0 or leave >= len(calls):
-            assert given == len(calls)
+            assert given == len(calls) == len(started)
         if leave == 1:
             assert len(started) <= window
         await asyncio.sleep(0)
@@ -257,4 +257,4 @@ def test_any_schedule_gives_every_outcome_once_in_order_and_within_the_bounds(
 
     virtual.run(main())
     assert most <= window
-    assert started == list(range(len(started)))
+    assert len(started) == len(set(started))

@@ -199,8 +199,8 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
                 time.sleep(0.006)
     loop.close(loop._client, loop._client.close())
     assert most <= window
-    assert started == list(range(len(started)))
+    assert len(started) == len(set(started))
     if leave is None or leave >= len(calls):
-        assert given == len(calls)
+        assert given == len(calls) == len(started)
     if leave == 1:
         assert len(started) <= window

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from drift_async import DeadlineError, NewContact, RateLimitError, Retry
+from drift_async import DeadlineError, Drift, NewContact, RateLimitError, Retry
 from drift_async.core.call import Caller, Live, Site
 from drift_async.core.endpoint import Reply
 from drift_async.core.hooks import Hooks
 from drift_async.core.rate import Limiter, Rate
 from drift_async.core.retry import Failure
 from drift_async.resources.contacts import Contacts
+from drift_async.sandbox import Sandbox
 
 from . import virtual
 
@@ -192,6 +194,78 @@ def test_bulks_walks_and_single_calls_share_one_pace() -> None:
         assert 15 <= ids.count("/contacts/7") - 2 <= 25
 
     virtual.run(main())
+
+
+class Bucket:
+    """A server's limit: so many a second, some of them at once."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.free_at = 0.0
+        self.refused = 0
+
+    def __call__(self, now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+        self.free_at = max(self.free_at, now)
+        early = self.free_at - now - (self.burst - 1) / self.rate
+        if early > 1e-9:
+            self.refused += 1
+            return 429, {}
+        self.free_at += 1 / self.rate
+        return 200, {}
+
+
+ITEMS, RATE, BURST = 3000, 50, 10
+
+
+def judge(began: float, ended: float, waits: list[float], refused: int, sent: int) -> None:
+    ideal = (ITEMS + len(waits) - BURST) / RATE
+    assert ended - began <= 1.2 * ideal
+    assert refused <= 0.02 * sent
+    assert statistics.quantiles(waits, n=20)[-1] <= 5 / RATE
+
+
+def test_a_limit_that_nobody_told_is_used_and_kept_to() -> None:
+    async def main() -> None:
+        bucket = Bucket(RATE, BURST)
+        wire = Wire(bucket)
+        clock = asyncio.get_running_loop().time
+        group = contacts(wire, timeout=60)
+        began = clock()
+        bulk = asyncio.create_task(group.get_many(range(1, ITEMS + 1)).collect())
+        waits = []
+        while not bulk.done():
+            await asyncio.sleep(0.5)
+            start = clock()
+            await group.get(7)
+            waits.append(clock() - start - wire.latency)
+        (await bulk).raise_for_errors()
+        judge(began, clock(), waits, bucket.refused, len(wire.sent))
+
+    virtual.run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_limit_that_nobody_told_is_used_and_kept_to_in_real_time() -> None:
+    async with (
+        Sandbox(rate=RATE, burst=BURST, keep=10 * ITEMS) as box,
+        Drift(box.token, base_url=box.url) as drift,
+    ):
+        clock = asyncio.get_running_loop().time
+        ids = (15_811_400_000 + n % 100 for n in range(ITEMS))
+        began = clock()
+        bulk = asyncio.create_task(drift.contacts.get_many(ids).collect())
+        waits = []
+        while not bulk.done():
+            await asyncio.sleep(0.5)
+            # The sandbox asks for whole seconds of silence; those are not of the bulk's making.
+            start, silence = clock(), drift.rate.paused_for
+            await drift.users.all().first()
+            waits.append(clock() - start - silence)
+        (await bulk).raise_for_errors()
+        refused = sum(one.status == 429 for one in box.seen)
+        judge(began, clock(), waits, refused, box.count)
 
 
 def test_a_cancelled_bulk_leaves_its_place() -> None:
