@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import attrs
@@ -96,7 +97,7 @@ class Outbox:
         self._last = 0  # the last row accepted
         self._tail = 0  # the last row in memory: on disk there are so many more
         self._on_disk = 0
-        self._is_loading = False
+        self._loading: asyncio.Future[Loaded] | None = None
         self._moving = 0  # rows are being put into the file by itself
         self._flushes: list[_Flush] = []
         self._keeping: dict[asyncio.Future[str | None], float] = {}  # until when each may last
@@ -229,7 +230,7 @@ class Outbox:
         self.bytes += len(row.body)
         self._last = row.seq
         if self.store.is_durable:
-            if self._on_disk or self._is_loading or self._moving or not self._has_window():
+            if self._on_disk or self._loading or self._moving or not self._has_window():
                 self._on_disk += 1
                 return
             self._tail = row.seq
@@ -342,9 +343,10 @@ class Outbox:
 
     async def replay(self) -> int:
         """Put the dead letters at the end of the line again; return how many."""
-        before, self._seq = self._seq, self._seq + self.dead
         self._moving += 1
         try:
+            await self._loaded_all()
+            before, self._seq = self._seq, self._seq + self.dead
             found = await self.store.replay(before)
         finally:
             self._moving -= 1
@@ -362,9 +364,10 @@ class Outbox:
     async def adopt(self) -> None:
         """Take over what other processes have left behind."""
         while True:
-            before, self._seq = self._seq, self._seq + ADOPTED
             self._moving += 1
             try:
+                await self._loaded_all()
+                before, self._seq = self._seq, self._seq + ADOPTED
                 found = await self.store.adopt(before, ADOPTED)
             finally:
                 self._moving -= 1
@@ -409,7 +412,7 @@ class Outbox:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        self._is_loading = False
+        self._loading = None
         self._moving = 0
 
     def _has_window(self) -> bool:
@@ -418,13 +421,22 @@ class Outbox:
     def _fill_up(self) -> None:
         """Read on from the disk once less than half of what may be is in memory."""
         in_memory = self.pending - self._on_disk
-        if self._on_disk and not self._is_loading and in_memory < WINDOW_ROWS // 2:
-            self._is_loading = True
-            rows = WINDOW_ROWS - in_memory
-            self.store.load(self._tail, rows, WINDOW_BYTES).add_done_callback(self._loaded)
+        # Rows that are being moved get numbers before those of newer ones: not to be passed over.
+        if self._on_disk <= 0 or self._loading or self._moving or in_memory >= WINDOW_ROWS // 2:
+            return
+        self._loading = self.store.load(self._tail, WINDOW_ROWS - in_memory, WINDOW_BYTES)
+        self._loading.add_done_callback(partial(self._loaded, self._on_disk))
 
-    def _loaded(self, loading: asyncio.Future[Loaded]) -> None:
-        self._is_loading = False
+    async def _loaded_all(self) -> None:
+        """Wait until nothing is being read from the disk."""
+        while self._loading:
+            await asyncio.wait([self._loading])
+
+    def _loaded(self, expected: int, loading: asyncio.Future[Loaded]) -> None:
+        """Take in what was read, when *expected* rows were known to be there."""
+        if loading is not self._loading:
+            return  # of a loop that has ended
+        self._loading = None
         if loading.cancelled() or loading.exception() is not None:
             return  # the store has said why; the next row that leaves has it tried again
         found = loading.result()
@@ -437,9 +449,11 @@ class Outbox:
             logger.error("%d events did not match their checksum", len(found.damaged))
             self.report(_damage(len(found.damaged)))
             self._leave(found.damaged)
-        if found.more:
+        # Some may have come since it was read; but where nothing is found of what was there before,
+        # nothing ever will be.
+        if found.more or found.rows or found.damaged or self._on_disk != expected:
             self._fill_up()
-        elif self._on_disk:
+        else:
             self._miss(self._on_disk)
 
     def _miss(self, count: int) -> None:

@@ -334,12 +334,20 @@ async def test_a_damaged_event_is_kept_as_a_dead_letter_and_never_sent(
     assert box.seen == []
 
 
+async def looked_for_others(events: DriftEvents) -> None:
+    """Wait until files left behind were looked for: till then, events wait on disk alone."""
+    await asyncio.sleep(0.01)
+    while events._outbox._moving:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)  # nothing tells
+
+
 async def test_a_file_damaged_while_it_is_open_is_replaced(box: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     losses: list[Any] = []
     async with DriftEvents(
         ORG, base_url=box.url, outbox=path, on_drop=losses.append, linger=60
     ) as events:
+        await looked_for_others(events)
         await events.track("Step", user_id=1, attributes={"n": 0})
 
         def harm(disk: Disk) -> None:

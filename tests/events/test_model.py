@@ -71,7 +71,7 @@ class OutboxMachine(RuleBasedStateMachine):
     async def settled(self) -> None:
         """Wait for what is being read from the disk."""
         for _ in range(100_000):
-            if not self.outbox._is_loading:
+            if not self.outbox._loading:
                 return
             await asyncio.sleep(0)
         raise AssertionError("reading does not end")
