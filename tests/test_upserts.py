@@ -54,6 +54,18 @@ async def test_those_of_one_external_id_are_done_in_order(drift: Any, box: Sandb
     assert sorted(one.attributes["n"] for one in found) == list(range(193, 200))
 
 
+async def test_within_a_batch_no_request_is_spent_on_the_same_id_again(
+    drift: Any, box: Sandbox
+) -> None:
+    items = [NewContact(email="ada@example.com", external_id=f"u{n % 7}") for n in range(49)]
+    (await drift.contacts.upsert_many(items).collect()).raise_for_errors()
+    assert requests(box) == {
+        "contacts.find_by_external_id": 1,
+        "contacts.create": 7,
+        "contacts.update": 42,
+    }
+
+
 async def test_a_batch_that_cannot_be_looked_up_fails_as_one_and_the_others_are_done(
     drift: Any, box: Sandbox
 ) -> None:
