@@ -120,6 +120,5 @@ def _tell(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:
-            # A call must not fail because of who watches it.
+        except Exception:  # a call must not fail because of who watches it
             log.exception("a hook failed on %s", type(info).__name__)

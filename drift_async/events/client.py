@@ -342,7 +342,7 @@ class EventClient(Client):
                     waiting = []
                 if not count % BREATH:
                     await asyncio.sleep(0)  # the loop has other work too
-        except Exception:
+        except Exception:  # of the items, whatever it is: those before it are accepted all the same
             await keeping
             await self._put_many(waiting)
             raise

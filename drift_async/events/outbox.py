@@ -269,7 +269,7 @@ class Outbox:
         if self._on_drop is not None:
             try:
                 self._on_drop(loss)
-            except Exception:
+            except Exception:  # delivery must not end because of who is told of a loss
                 logger.exception("on_drop raised")
 
     # Settling
