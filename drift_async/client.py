@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .core.batch import Items
 from .core.bulk import Bulk, Method
 from .core.call import Auth
+from .core.discreet import clear, clears_itself
 from .core.endpoint import Effect, Endpoint, Resource, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
@@ -184,6 +185,7 @@ class Drift(Client):
             setattr(self, name, group)
             return group
 
+    @clears_itself
     async def request(
         self,
         method: str,
@@ -199,23 +201,26 @@ class Drift(Client):
         key), *json* the body. *effect* says whether a repeat may apply twice: by default a GET is
         ``safe`` and all else ``once``, sent again only if nothing has left. An empty reply is None.
         """
+        endpoint = body = reply = None
+        target = ""
         try:
             endpoint = _unwrapped(method, path, effect)
-        except TypeError:  # one of them cannot be hashed, so it is no text
-            given = {"method": method, "path": path, "effect": effect}
-            field = next(name for name, value in given.items() if not isinstance(value, Hashable))
-            raise InputError(field, "must be a text") from None
-        target = endpoint.path
-        if params is not None:
-            if not isinstance(params, Mapping):
-                raise InputError("params", "must be a mapping")
-            if params:
-                target = f"{target}?{query(params)}"
-        body = None if json is None else dumps(plain("json", json))
-        reply = await self._caller.send(endpoint, target, body)
-        if len(reply.body) > BIG:
-            return await in_thread(endpoint.decode_any, reply)
-        return endpoint.decode_any(reply)
+            target = endpoint.path
+            if params is not None:
+                if not isinstance(params, Mapping):
+                    raise InputError("params", "must be a mapping")
+                if params:
+                    target = f"{target}?{query(params)}"
+            if json is not None:
+                body = dumps(plain("json", json))
+            reply = await self._caller.send(endpoint, target, body)
+            if len(reply.body) > BIG:
+                return await in_thread(endpoint.decode_any, reply)
+            return endpoint.decode_any(reply)
+        except BaseException as error:
+            del method, path, params, json, endpoint, target, body, reply
+            clear(error)
+            raise
 
     def bulk(
         self,
@@ -264,8 +269,17 @@ class Settings(CommonSettings, total=False):
     tracer_provider: TracerProvider | None
 
 
-@lru_cache(maxsize=512)
 def _unwrapped(method: str, path: str, effect: Effect | None) -> Endpoint[Any]:
+    try:
+        return _unwrapped_once(method, path, effect)
+    except TypeError:  # one of them cannot be hashed, so it is no text
+        given = {"method": method, "path": path, "effect": effect}
+    field = next(name for name, value in given.items() if not isinstance(value, Hashable))
+    raise InputError(field, "must be a text")
+
+
+@lru_cache(maxsize=512)
+def _unwrapped_once(method: str, path: str, effect: Effect | None) -> Endpoint[Any]:
     if method not in _METHODS:
         raise InputError("method", f"must be one of {', '.join(_METHODS)}")
     if effect not in (None, *_EFFECTS):

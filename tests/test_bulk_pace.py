@@ -41,7 +41,14 @@ class Wire:
         self.under_way = 0
 
     async def attempt(
-        self, endpoint: Any, target: str, body: bytes | None, now: float, until: float, sink: Any
+        self,
+        endpoint: Any,
+        target: str,
+        body: bytes | None,
+        now: float,
+        until: float,
+        sink: Any,
+        limiter: Limiter,
     ) -> Reply | Failure:
         self.sent.append((now, endpoint.method, target))
         status, headers = self.answer(now, endpoint.method, target)

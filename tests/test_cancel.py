@@ -268,7 +268,7 @@ async def test_a_cancellation_in_the_moment_of_the_time_limit_is_not_lost(first:
         await arrived(box)
         live = drift._caller.site.live
         assert live is not None
-        [attempt] = live.connection._watch.running.values()
+        [attempt] = live.connection._watch.running
         both: list[Callable[[], object]] = [attempt.expire, call.cancel]
         for end in both if first == "limit" else reversed(both):
             end()

@@ -6,17 +6,21 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from benchmarks.simulate import Bucket, Outcome, simulate
-from drift_async import Drift, Rate, RateLimitError, Retry
+from drift_async import Drift, Rate, RateLimitError, ResponseInfo, Retry
 from drift_async.core.learn import Learner
 from drift_async.core.rate import Limiter
 from drift_async.sandbox import Sandbox
 
 from . import virtual
+from .server import Server, reply
 
 
 class Out(Bucket):
@@ -341,3 +345,36 @@ async def test_a_real_server_agrees_with_the_simulation() -> None:
     assert found == pytest.approx(50, rel=0.05)
     assert used == pytest.approx(expected, abs=0.12)  # a try costs a tenth of the time looked at
     assert refused <= 2 * len(simulated.refused)
+
+
+@pytest.mark.anyio
+async def test_calls_that_wait_for_a_connection_wait_for_a_pause_as_well(
+    make: Callable[..., Any],
+) -> None:
+    clock = asyncio.get_running_loop().time
+    refused: list[float] = []
+    later: list[float] = []
+
+    def answer(number: int, _: object) -> bytes:
+        if number == 6:
+            refused.append(clock())
+            return reply(status="429 Too Many Requests", Retry_After="1")
+        if refused:
+            later.append(clock() - refused[0])
+        return reply(b'{"n": 7}')
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(40))
+    told: list[ResponseInfo] = []
+    async with (
+        Server(answer) as server,
+        make("t", base_url=server.url, max_connections=3, on_response=told.append) as drift,
+    ):
+        calls = [drift.request("GET", "/path") for _ in range(40)]
+        assert await asyncio.gather(*calls) == [{"n": 7}] * 40
+        assert drift.rate.waiting == 0
+    # What had left when the refusal came could not be held any more.
+    assert sum(after < 0.9 for after in later) < 12
+    assert len(server.got) == 41
+    assert server.connections <= 3
+    assert sum(info.error == "held" for info in told) >= 20
+    assert {info.attempt for info in told} == {1, 2}

@@ -30,7 +30,7 @@ from .download import Sink
 from .endpoint import Endpoint, Reply
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo
 from .rate import Limiter
-from .retry import REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
+from .retry import HELD, REFUSED, Failure, Quota, Reason, Retry, failure_error, parse_retry_after
 from .secret import Secret, bearer
 
 if TYPE_CHECKING:
@@ -204,11 +204,15 @@ class Caller:
                 raise (tally or Tally(endpoint, site.clock, began)).closed()
             until = min(deadline, now + self.attempt_timeout)
             if live.hooks is None:
-                outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+                outcome = await live.connection.attempt(
+                    endpoint, target, body, now, until, sink, limiter
+                )
             else:
                 tally = tally or Tally(endpoint, site.clock, began)
                 number = tally.attempts + 1
-                outcome = await attempt(live, endpoint, number, target, body, now, until, sink)
+                outcome = await attempt(
+                    live, endpoint, number, target, body, now, until, sink, limiter
+                )
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
@@ -219,6 +223,9 @@ class Caller:
                     if tally is not None:
                         outcome.attempts += tally.attempts
                     return outcome
+            elif outcome is HELD:
+                now = site.clock()
+                continue
             tally = tally or Tally(endpoint, site.clock, began)
             if isinstance(outcome, Reply) and tally.has_deleted(outcome):
                 return outcome
@@ -232,7 +239,6 @@ class Caller:
                 verdict = 0.0
             await site.sleep(verdict)
             now = site.clock()
-        target, body = "", None  # they may hold a secret, and a traceback can show locals
         raise error
 
     async def _renewed(
@@ -330,17 +336,18 @@ async def attempt(
     now: float,
     until: float,
     sink: Sink | None = None,
+    limiter: Limiter | None = None,
 ) -> Reply | Failure:
     """Make one attempt, of which the hooks hear if there are any."""
     if live.hooks is None:
-        return await live.connection.attempt(endpoint, target, body, now, until, sink)
+        return await live.connection.attempt(endpoint, target, body, now, until, sink, limiter)
     name, clock = endpoint.name, live.loop.time
     live.hooks.request(RequestInfo(name, number, len(body or b"")))
     began = clock()
     met: tuple[int | None, str | None] = (None, "cancelled")
     size, request_id = 0, None
     try:
-        outcome = await live.connection.attempt(endpoint, target, body, now, until, sink)
+        outcome = await live.connection.attempt(endpoint, target, body, now, until, sink, limiter)
         met = seen(outcome)
         if isinstance(outcome, Reply):
             size, request_id = len(outcome.body), outcome.headers.get("X-Request-Id")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from http.cookies import BaseCookie, SimpleCookie
 from ipaddress import ip_address
 from typing import Any, cast
@@ -25,10 +24,11 @@ from yarl import URL
 from .._version import __version__
 from .download import Sink, TooLargeError
 from .endpoint import Endpoint, Reply
+from .rate import Limiter
 from .resolver import Resolver
-from .retry import Failure, FailureKind
+from .retry import HELD, Failure, FailureKind
 from .secret import Secret
-from .watch import Attempt, Watch
+from .watch import Watch
 
 _NO_TYPE = ("Content-Type",)
 _HEADERS = {
@@ -57,11 +57,9 @@ class _NoCookies(aiohttp.DummyCookieJar):
         return self._none
 
 
-def _requests(
-    running: Mapping[asyncio.Task[object], Attempt], fixed: CIMultiDict[str]
-) -> type[aiohttp.ClientRequest]:
+def _requests(watch: Watch, fixed: CIMultiDict[str]) -> type[aiohttp.ClientRequest]:
     """Return the requests of one connection: they carry the *fixed* headers, and tell the attempt
-    that is *running* when they leave.
+    they are made for when they leave.
 
     Set here, the token is in the headers of no session and of no call. And what is the same each
     time is copied in one piece: built anew for each request it is 5 % of a call's CPU (measured
@@ -70,6 +68,7 @@ def _requests(
 
     class Request(aiohttp.ClientRequest):
         def update_headers(self, headers: Any) -> None:
+            self.attempt = watch.starting()
             self.headers = fixed.copy()
             if headers:
                 self.headers.update(headers)
@@ -79,10 +78,13 @@ def _requests(
 
         # Called once there is a connection, before the first byte is written.
         def send(self, conn: aiohttp.connector.Connection) -> Any:
-            task = asyncio.current_task()
-            assert task is not None, "only tasks make calls"
+            attempt, protocol = self.attempt, conn.protocol
+            limiter = attempt.limiter
+            if limiter is not None and not limiter.free and limiter.paused_for():
+                conn.release()
+                raise _HeldError
             # A connection that was lost by now takes nothing: the write will be refused.
-            running[task].sent = conn.protocol is not None and conn.protocol.is_connected()
+            attempt.sent = protocol is not None and protocol.is_connected()
             return super().send(conn)
 
     return Request
@@ -95,6 +97,10 @@ _NOT_SENT = (
     aiohttp.ClientHttpProxyError,
 )
 _CERTIFICATE = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+
+
+class _HeldError(Exception):
+    """The budget was paused while a request waited for a connection."""
 
 
 class Connection:
@@ -131,7 +137,7 @@ class Connection:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
             trust_env=False,
             proxy=None if proxy is None else proxy.reveal(),
-            request_class=_requests(self._watch.running, self._fixed),
+            request_class=_requests(self._watch, self._fixed),
         )
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
@@ -168,13 +174,17 @@ class Connection:
         now: float,
         until: float,
         sink: Sink | None = None,
+        limiter: Limiter | None = None,
     ) -> Reply | Failure:
-        """Send one request and read its reply, from *now* to *until* on the loop's clock."""
+        """Send one request and read its reply, from *now* to *until* on the loop's clock.
+
+        With a *limiter* that is paused by the time there is a connection, it is `HELD` instead.
+        """
         headers = endpoint.headers if body is not None else None if sink is None else sink.headers()
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind
-        attempt = self._watch.begin(now, until)
+        attempt = self._watch.begin(now, until, limiter)
         try:
             response = await self._send(
                 endpoint.method,
@@ -206,6 +216,8 @@ class Connection:
                 raise
             kind = "stalled"
             detail = "no whole reply in time" if attempt.sent else "no connection in time"
+        except _HeldError:
+            return HELD
         except _CERTIFICATE:
             return Failure("certificate", "the server's certificate was refused", False)
         except _NOT_SENT as error:

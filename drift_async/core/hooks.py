@@ -37,7 +37,9 @@ class ResponseInfo:
     """An attempt is over, after ``seconds``.
 
     ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
-    as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
+    as ``lost`` or ``stalled``; ``held`` is one that has not left: its rate limit was paused while
+    it waited for a connection, and it is tried under the same number. ``size`` of the body is in
+    bytes.
     """
 
     operation: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
@@ -22,7 +22,7 @@ from .endpoint import Effect, Endpoint, Reply
 from .inputs import number, whole
 
 Reason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
-FailureKind = Literal["connect", "certificate", "lost", "stalled", "protocol", "too_large"]
+FailureKind = Literal["connect", "certificate", "lost", "stalled", "protocol", "too_large", "held"]
 
 _RESOLUTION = 0.001
 """Seconds by which a timer may be early."""
@@ -50,6 +50,10 @@ class Failure:
     def applied(self) -> bool | None:
         """What this attempt says of the operation."""
         return True if self.head is not None else None if self.sent else False
+
+
+HELD: Final = Failure("held", "not sent: the rate limit was paused", False)
+"""Not an attempt at all: it has to wait for its turn again."""
 
 
 @attrs.frozen(kw_only=True)
