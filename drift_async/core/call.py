@@ -202,7 +202,9 @@ class Caller:
                 now = site.clock()
             if site.live is not live:
                 raise (tally or Tally(endpoint, site.clock, began)).closed()
-            until = min(deadline, now + self.attempt_timeout)
+            until = now + self.attempt_timeout
+            if until > deadline:
+                until = deadline
             if live.hooks is None:
                 outcome = await live.connection.attempt(
                     endpoint, target, body, now, until, sink, limiter
