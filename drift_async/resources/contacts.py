@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from types import NoneType
@@ -15,11 +15,14 @@ from ..core.batch import Items, cut
 from ..core.bulk import Bulk, BulkOptions
 from ..core.codec import Frozen, Model, model
 from ..core.endpoint import Endpoint, Resource
-from ..errors import ConflictError, InputError
+from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
 from .contact_items import ContactUpdate, NewContact, Upserts, an_item
 
 IDS_PER_REQUEST = 50
+
+EMAILS_PER_REQUEST = 500
+"""No limit is documented: so many stay below a mebibyte, however long the addresses are."""
 
 
 @model
@@ -308,15 +311,28 @@ class Contacts(Resource):
         """
         return await self._send(ATTRIBUTES)
 
-    async def unsubscribe(self, emails: Sequence[str]) -> None:
+    async def unsubscribe(self, emails: Collection[str]) -> None:
         """Send no more mail to these addresses; unknown ones do no harm.
 
-        https://devdocs.drift.com/docs/contact-model
+        Takes one request for each 500 addresses, in their order, under one ``timeout``. Where some
+        are done and the rest fails, the error's ``applied`` is None, and a note says how many are
+        done; to repeat them does no harm. https://devdocs.drift.com/docs/contact-model
         """
         addresses = inputs.each("emails", emails, inputs.email)
         if not addresses:
             raise InputError("emails", "must hold at least one address")
-        await self._send(UNSUBSCRIBE, addresses)
+        contacts = self._started()
+        done, total = 0, len(addresses)
+        for batch in cut(addresses, EMAILS_PER_REQUEST):
+            try:
+                await contacts._send(UNSUBSCRIBE, batch)
+            except DriftError as error:
+                done += len(batch) if error.applied else 0
+                if done:
+                    error.applied = True if done == total else None
+                    error.add_note(f"the first {done} of {total} addresses are unsubscribed")
+                raise
+            done += len(batch)
 
 
 async def _create(contacts: Contacts, item: NewContact) -> Contact:
