@@ -188,6 +188,9 @@ class Tasks:
 
     refusals = 0
 
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def ensure_open(self) -> None:
         pass
 

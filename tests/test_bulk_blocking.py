@@ -1,12 +1,15 @@
-"""Bulks on the blocking face: what runs in the caller's thread, Ctrl-C, and slow hands."""
+"""Bulks on the blocking face: what runs in the caller's thread, Ctrl-C, and slow hands.
+
+How slow a hand is, a clock of the test says.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox
 from drift_async.sync import Bulk, Drift, InputError
+from drift_async.sync.bulk import PAUSE
 from drift_async.sync.loop import Loop
 
 from .test_twin_life import run, silent_server
@@ -78,34 +82,6 @@ def test_only_plain_iterables_are_taken(drift: Drift) -> None:
         drift.contacts.get_many(ids())  # type: ignore[arg-type]  # that is the test
 
 
-def test_a_slow_source_does_not_hold_outcomes_back(drift: Drift) -> None:
-    pulled = 0
-
-    def ids() -> Iterator[int]:
-        nonlocal pulled
-        for one in KNOWN:
-            time.sleep(0.02)
-            pulled += 1
-            yield one
-
-    for outcome in drift.contacts.get_many(ids()):
-        assert outcome.ok
-        break
-    assert pulled < 20
-
-
-def test_a_busy_caller_does_not_let_the_calls_run_dry(drift: Drift, box: Sandbox) -> None:
-    box.fail("contacts.get", delay=0.3)  # so that eight outcomes are ready with the first
-    for outcome in drift.contacts.get_many(KNOWN, window=8):
-        time.sleep(0.006)
-        if outcome.index == 2:
-            break
-    end = time.monotonic() + 5
-    while box.count <= 8 and time.monotonic() < end:
-        time.sleep(0.001)
-    assert box.count > 8
-
-
 async def test_ctrl_c_leaves_a_bulk_that_can_go_on() -> None:
     async with silent_server() as (env, arrived):
         said = await run(
@@ -142,15 +118,75 @@ async def test_a_script_that_ends_in_the_middle_of_a_bulk_ends_quietly(box: Sand
 
 
 class Always:
-    """Stands in for a client that is always open."""
+    """Stands in for a client that is always open, with a clock that others turn."""
 
     refusals = 0
+    time = 0.0
+
+    def now(self) -> float:
+        return self.time
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     def ensure_open(self) -> None: ...
     def spawn(self, work: Any, context: Any = None) -> asyncio.Task[Any]:
         return asyncio.get_running_loop().create_task(work, context=context)
+
+
+@contextmanager
+def many(items: Iterable[Any], call: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
+    """Give a bulk that calls a coroutine function, and the client it does so with."""
+    client = Always()
+    loop = Loop(client)
+    loop.open(client)
+    with Bulk(core.Bulk(client, items, lambda _: repeat(call), **options), loop) as bulk:
+        yield bulk, client
+    loop.close(client, client.close())
+
+
+@pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 64)])
+def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> None:
+    given = 0
+
+    def ids() -> Iterator[int]:
+        nonlocal given
+        for one in range(1000):
+            if one == pulled:
+                in_time.append(begun.wait(5))
+            client.time += seconds
+            given += 1
+            yield one
+
+    async def call(item: int) -> int:
+        before.append(given)
+        begun.set()
+        return item
+
+    before, begun, in_time = list[int](), threading.Event(), list[bool]()
+    with many(ids(), call) as (bulk, client):
+        next(iter(bulk))
+    assert before[0] == pulled
+    assert False not in in_time
+
+
+@pytest.mark.parametrize(("seconds", "more"), [(2 * PAUSE, True), (PAUSE / 9, False)])
+def test_a_busy_caller_does_not_let_the_calls_run_dry(seconds: float, more: bool) -> None:
+    async def call(item: int) -> int:
+        started.append(item)
+        if not item:
+            await eighth.wait()
+        elif item == 7:
+            eighth.set()
+        return item
+
+    started, eighth = list[int](), asyncio.Event()
+    with many(range(100), call, window=8) as (bulk, client):
+        for outcome in bulk:  # they come in one piece, once the eighth is done
+            if outcome.index == 2:
+                break
+            client.time += seconds
+        bulk._loop.run(asyncio.sleep(0))  # after which all have begun that were started
+    assert (len(started) > 8) is more
 
 
 @settings(deadline=None, max_examples=40)
@@ -183,13 +219,8 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
             raise ValueError(number)
         return number
 
-    loop = Loop(Always())
-    loop.open(loop._client)
-    inner: core.Bulk[Any, int] = core.Bulk(
-        Always(), enumerate(calls), lambda _: repeat(call), batch=batch, window=window
-    )
     given = 0
-    with Bulk(inner, loop) as bulk:
+    with many(enumerate(calls), call, batch=batch, window=window) as (bulk, client):
         for outcome in bulk:
             assert outcome.index == outcome.item[0] == given
             assert outcome.ok != outcome.item[1][1]
@@ -197,8 +228,7 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
             if given == leave:
                 break
             if chance.random() < 0.05:
-                time.sleep(0.006)
-    loop.close(loop._client, loop._client.close())
+                client.time += 2 * PAUSE
     assert most <= window
     assert len(started) == len(set(started))
     if leave is None or leave >= len(calls):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
@@ -63,16 +62,16 @@ class Bar:
 
     def begin(self) -> None:
         """Start the clock."""
-        self._began = time.monotonic()
+        self._began = self._caller.now()
 
     def is_due(self) -> bool:
         """Tell whether it is time to tell."""
-        return self._call is not None and time.monotonic() >= self._next
+        return self._call is not None and self._caller.now() >= self._next
 
     def tell(self) -> None:
         """Tell how far the bulk is."""
         if self._call is not None:
-            now = time.monotonic()
+            now = self._caller.now()
             self._next = now + TELLING
             done = self._window.done
             seconds = now - self._began

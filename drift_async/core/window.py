@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
@@ -37,6 +36,7 @@ AHEAD = 16
 class Spawner(Protocol):
     """What a window needs of its caller."""
 
+    def now(self) -> float: ...
     def ensure_open(self) -> None: ...
     def spawn(
         self, work: Coroutine[Any, Any, T], context: Context | None = None
@@ -119,7 +119,7 @@ class Window(Generic[Item, Value]):
         try:
             while len(stock) < most:
                 stock.append(next(supply))
-                if until < math.inf and time.monotonic() > until:
+                if until < math.inf and self._caller.now() > until:
                     break
         except StopIteration:
             self.end()

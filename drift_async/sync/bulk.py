@@ -6,7 +6,6 @@ thread. One crossing brings all outcomes that are ready.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -44,6 +43,7 @@ class Bulk(Generic[Item, Value]):
             raise InputError("items", "must be a plain iterable")
         self._core = core
         self._loop = loop
+        self._now = core._caller.now
         self._items = core._items
         self._supply: Iterator[Item] | None = None
         self._ready: deque[Outcome[Item, Value]] = deque()
@@ -89,7 +89,7 @@ class Bulk(Generic[Item, Value]):
         """Return the next outcome; None at the end."""
         ready = self._ready
         if ready:
-            if time.monotonic() - self._crossed > PAUSE:
+            if self._now() - self._crossed > PAUSE:
                 self._exchange(wait=False)
             return ready.popleft()
         while not ready:
@@ -108,9 +108,9 @@ class Bulk(Generic[Item, Value]):
         if bar.is_due():
             bar.tell()
         if window.is_low:
-            window.pull(self._supply, window.room, time.monotonic() + PAUSE)
+            window.pull(self._supply, window.room, self._now() + PAUSE)
         self._ready += self._loop.run(window.exchange(wait=wait))
-        self._crossed = time.monotonic()
+        self._crossed = self._now()
 
 
 def of_core(method: Callable[[Item], Value]) -> Any:
