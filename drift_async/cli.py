@@ -42,7 +42,7 @@ KINDS: tuple[tuple[int, tuple[type[errors.DriftError], ...]], ...] = (
 
 EPILOG = """\b
 Exit codes:
-  0  all that was read back is what was sent
+  0  all that was read back, and all events that came in, are what was sent
   1  something differs; the records are named
   2  wrong usage, or bad input
   3  no credentials, or the token was refused or lacks a scope
@@ -108,7 +108,8 @@ def build() -> "Typer":
         """Do the main job end to end, against a sandbox, on both faces.
 
         Contacts are imported from a CSV file, every conversation is walked, the contacts are
-        updated, read back and compared with what was sent. Nothing leaves this machine.
+        updated and read back, and events are sent. What was read back, and the events that came
+        in, are compared with what was sent. Nothing leaves this machine.
         """
         sys.exit(_demo(contacts, as_json=as_json))
 
@@ -191,8 +192,8 @@ def _print_table(report: "Report") -> None:
         table.add_section()
     console = Console()
     console.print(table)
-    outcome = "differs from" if report.differences else "equals"
-    console.print(f"What was read back {outcome} what was sent.")
+    outcome = "differ from" if report.differences else "equal"
+    console.print(f"The records read back and the events received {outcome} what was sent.")
 
 
 def _add_row(table: "Table", job: "Job") -> None:

@@ -29,11 +29,13 @@ from drift_async.demo.blocking import Blocking
 from drift_async.demo.people import make_people, read_csv, through_a_file, write_csv
 from drift_async.demo.report import Difference
 from drift_async.sandbox import Sandbox
+from drift_async.sandbox.events import Event
 
 pytest.importorskip("typer")
 from typer.testing import CliRunner, Result
 
 CONTACTS = 60  # more than fit into one request that reads back
+VISITS = sum(person.seats % 3 for person in make_people("awaited", CONTACTS))
 FEW, MANY = 3, 101  # conversations; the list gives 100 to a page
 LONG = 130  # messages of one conversation, in three requests; the others have three, in one
 CLI = "import sys; from drift_async.cli import main; sys.exit(main())"
@@ -57,7 +59,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 @pytest.fixture
 def run(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs the command line in this process, with the demo in this sandbox."""
-    start: Callable[[], AbstractContextManager[Sandbox]] = lambda: nullcontext(box)  # noqa: E731
+    start: Callable[[int], AbstractContextManager[Sandbox]] = lambda _: nullcontext(box)  # noqa: E731
     monkeypatch.setattr(demo, "start_sandbox", start)
     return lambda *arguments: CliRunner().invoke(cli.build(), arguments)
 
@@ -112,9 +114,14 @@ def test_the_demo_counts_what_the_sandbox_has_seen(
         ("walk", walk, 2 + 2 * MANY + 2),
         ("update", {"updated": CONTACTS}, CONTACTS),
         ("read back", {"found": CONTACTS}, 2),
+        ("track", {"identified": CONTACTS, "tracked": 2 * CONTACTS}, None),
+        ("stream", {"hits": VISITS}, VISITS),
     ]
     for face in ("awaited", "blocking"):
         jobs = [job for job in report["jobs"] if job["face"] == face]
+        [track] = [job for job in jobs if job["name"] == "track"]
+        assert 2 <= track["requests"] < CONTACTS  # events go in batches, cut as time has it
+        track["requests"] = None
         assert [(job["name"], job["items"], job["requests"]) for job in jobs] == expected
         assert all(job["seconds"] > 0 < job["requests_per_second"] for job in jobs)
 
@@ -152,7 +159,10 @@ def test_the_table_has_a_row_for_each_job(box: Sandbox, run: Callable[..., Resul
         "136 messages",
         "2 updated",
         "2 found",
-        "What was read back equals what was sent.",
+        "2 identified",
+        "4 tracked",
+        "3 hits",
+        "The records read back and the events received equal what was sent.",
     ):
         assert words in result.stdout
     assert len(re.findall("total", result.stdout)) == 2
@@ -193,7 +203,7 @@ def test_a_record_that_is_read_back_differently_is_named(
     result = run("demo", "--contacts", "5")
     assert result.exit_code == 1
     assert result.stderr == f"drift-async: {record} differs in name\n"
-    assert "differs from" in result.stdout
+    assert "differ from" in result.stdout
     assert "secret value" not in result.output
 
 
@@ -228,6 +238,58 @@ def test_a_transcript_without_some_messages_is_named(
     result = run("demo", "--contacts", "1")
     assert result.exit_code == 1
     assert re.fullmatch(r"drift-async: conversation \d+ differs in transcript\n", result.stderr)
+
+
+Events = list[Event]
+
+
+@pytest.mark.parametrize("face", ["awaited", "blocking"])
+@pytest.mark.parametrize("api", ["drift", "segmentstream"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda events: events[:-1], id="lost"),
+        pytest.param(lambda events: [*events, events[-1]], id="twice"),
+        pytest.param(lambda events: [*events[:-2], events[-1], events[-2]], id="disordered"),
+        pytest.param(lambda events: [*events[:-1], corrupt(events[-1])], id="corrupt"),
+    ],
+)
+def test_events_that_come_in_otherwise_are_named(
+    spoil: Callable[[Events], Events],
+    api: str,
+    face: str,
+    box: Sandbox,
+    run: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = external_id(face, 1)
+    kept = box.events
+
+    def events(which: str) -> Events:
+        mine = kept(which, record)
+        others = [event for event in kept(which) if event.user != record]
+        return [*others, *(spoil(mine) if mine and which == api else mine)]
+
+    monkeypatch.setattr(box, "events", events)
+    result = run("demo", "--contacts", "3")
+    assert result.exit_code == 1
+    assert result.stderr == f"drift-async: {record} differs in {api} events\n"
+
+
+def corrupt(event: Event) -> Event:
+    return attrs.evolve(event, value={**event.value, "more": None})
+
+
+@pytest.mark.parametrize(
+    ("operation", "api"), [("events.track_many", "drift"), ("segmentstream.track", "segmentstream")]
+)
+def test_events_that_a_server_confirms_and_forgets_are_named(
+    operation: str, api: str, box: Sandbox, run: Callable[..., Result]
+) -> None:
+    box.fail(operation, body={}, apply=False)
+    result = run("demo", "--contacts", "1")
+    assert result.exit_code == 1
+    assert result.stderr == f"drift-async: {external_id('awaited', 0)} differs in {api} events\n"
 
 
 # demo: errors

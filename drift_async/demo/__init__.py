@@ -1,9 +1,9 @@
 """The main job of this library from end to end, on both faces, against a sandbox.
 
 Contacts come out of a CSV file and are created; every conversation is read, with its messages and
-its transcript; the contacts are updated, and read back by their external ids. ``awaited.py`` and
-``blocking.py`` are the same program twice: delete ``async`` and ``await`` from one, and you have
-the other.
+its transcript; the contacts are updated, and read back by their external ids; what they have done
+goes to the event APIs, and is compared with what came in. ``awaited.py`` and ``blocking.py`` are
+the same program twice: delete ``async`` and ``await`` from one, and you have the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import nullcontext
 
-from .. import Drift, InputError, sync
+from .. import Drift, DriftEvents, InputError, SegmentStream, sync
 from .awaited import Awaited
 from .blocking import Blocking
 from .people import Person, make_people, through_a_file
@@ -20,6 +20,8 @@ from .report import Box, Difference, Job, Log, Progress, Report, quiet
 
 CONTACTS = 2_000
 CONVERSATIONS = 500
+EVENTS = 5
+"""The most events of one contact."""
 
 
 def run_demo(
@@ -34,7 +36,7 @@ def run_demo(
         raise InputError("contacts", "must be at least 1")
     jobs: list[Job] = []
     differences: list[Difference] = []
-    with nullcontext(sandbox) if sandbox else start_sandbox() as box:
+    with nullcontext(sandbox) if sandbox else start_sandbox(contacts) as box:
         for face, do in (("awaited", do_awaited), ("blocking", do_blocking)):
             people = through_a_file(make_people(face, contacts))
             log = Log(face, box, progress)
@@ -43,22 +45,33 @@ def run_demo(
     return Report(contacts, tuple(jobs), tuple(differences))
 
 
-def start_sandbox() -> sync.Sandbox:
-    """Return a sandbox with a thread of its own, so that neither face has to share its loop."""
-    return sync.Sandbox(conversations=CONVERSATIONS)
+def start_sandbox(contacts: int) -> sync.Sandbox:
+    """Return a sandbox with a thread of its own, so that neither face has to share its loop.
+
+    It keeps all events of so many contacts on each face.
+    """
+    return sync.Sandbox(conversations=CONVERSATIONS, keep_events=2 * EVENTS * contacts)
 
 
 def do_awaited(people: list[Person], log: Log, env: Mapping[str, str]) -> list[Difference]:
     """Do the job on the awaited face."""
 
     async def main() -> list[Difference]:
-        async with Drift.from_env(env) as drift:
-            return await Awaited(drift, people, log).run()
+        async with (
+            Drift.from_env(env) as drift,
+            DriftEvents.from_env(env) as events,
+            SegmentStream.from_env(env) as stream,
+        ):
+            return await Awaited(drift, events, stream, people, log).run()
 
     return asyncio.run(main())
 
 
 def do_blocking(people: list[Person], log: Log, env: Mapping[str, str]) -> list[Difference]:
     """Do the job on the blocking face."""
-    with sync.Drift.from_env(env) as drift:
-        return Blocking(drift, people, log).run()
+    with (
+        sync.Drift.from_env(env) as drift,
+        sync.DriftEvents.from_env(env) as events,
+        sync.SegmentStream.from_env(env) as stream,
+    ):
+        return Blocking(drift, events, stream, people, log).run()

@@ -5,8 +5,18 @@ from __future__ import annotations
 import attrs
 
 from ..core.batch import cut
-from ..sync import Contact, ContactUpdate, Drift
-from .people import BATCH, Person
+from ..sync import (
+    Contact,
+    ContactUpdate,
+    Drift,
+    DriftEvents,
+    Hit,
+    Identify,
+    SegmentStream,
+    Track,
+)
+from .people import AT_ONCE, BATCH, Person
+from .received import compare_events
 from .report import Difference, Log, Walked, compare
 
 
@@ -15,15 +25,19 @@ class Blocking:
     """The job on the blocking face."""
 
     drift: Drift
+    events: DriftEvents
+    stream: SegmentStream
     people: list[Person]
     log: Log
 
     def run(self) -> list[Difference]:
-        """Create, walk, update and read back; return what differs."""
+        """Create, walk, update, read back, and send events; return what differs."""
         contacts = self.create_contacts()
         differences = self.walk_conversations()
         self.update_contacts(contacts)
-        return differences + self.read_back(contacts)
+        differences += self.read_back(contacts)
+        differences += self.send_events()
+        return differences + self.send_hits()
 
     def create_contacts(self) -> list[Contact]:
         """Create a contact for each of the people; return them in that order."""
@@ -71,3 +85,31 @@ class Blocking:
                 job.step()
                 found.update((contact.id, contact) for contact in came)
         return compare(self.people, contacts, found)
+
+    def send_events(self) -> list[Difference]:
+        """Tell Drift who the people are and what they have done; return what came otherwise."""
+        sent: list[Identify | Track] = []
+        with self.log.job("track", len(self.people)) as job:
+            for people in cut(self.people, AT_ONCE):
+                identities = [person.identity for person in people]
+                tracks = [track for person in people for track in person.tracks]
+                self.events.identify_many(identities)
+                self.events.track_many(tracks)
+                self.events.flush()
+                job.count(identified=len(identities), tracked=len(tracks))
+                job.step(len(people))
+                sent += [*identities, *tracks]
+        return compare_events(sent, self.log.box, "drift")
+
+    def send_hits(self) -> list[Difference]:
+        """Tell SegmentStream of the people's visits; return what came otherwise."""
+        sent: list[Hit] = []
+        with self.log.job("stream", len(self.people)) as job:
+            for people in cut(self.people, AT_ONCE):
+                hits = [hit for person in people for hit in person.hits]
+                self.stream.track_many(hits)
+                self.stream.flush()
+                job.count(hits=len(hits))
+                job.step(len(people))
+                sent += hits
+        return compare_events(sent, self.log.box, "segmentstream")

@@ -1,4 +1,4 @@
-"""The people that the demo imports, and the CSV file they come from."""
+"""The people that the demo imports, what they do, and the CSV file they come from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import attrs
 
-from .. import NewContact
+from .. import Hit, Identify, NewContact, Track
 
 BATCH: Final = 50  # as many external ids fit into one request
+AT_ONCE: Final = 500  # people whose events are sent before those of the next
 
 FIRST_NAMES: Final = ("Ada", "José", "Zoë", "Łukasz", "Søren", "Олена", "美咲", "Ngọc", "أمل")
 LAST_NAMES: Final = ("Müller", "O'Neil", "García", "Øst", "田中", "Παππάς", "de la Cruz")
@@ -55,14 +56,46 @@ class Person:
     @property
     def changes(self) -> dict[str, Any]:
         """What the contact is updated with."""
-        seen = LAST_SEEN + timedelta(minutes=self.seats)
-        return {"plan": NEXT_PLAN[self.plan], "last_seen": round(seen.timestamp() * 1000)}
+        last_seen = round(self.last_seen.timestamp() * 1000)
+        return {"plan": NEXT_PLAN[self.plan], "last_seen": last_seen}
 
     @property
     def expected(self) -> dict[str, Any]:
         """What the contact must hold in the end."""
         named = {"email": self.email, "externalId": self.external_id}
         return {**named, **self.attributes, **self.changes}
+
+    @property
+    def last_seen(self) -> datetime:
+        """When the person was last there."""
+        return LAST_SEEN + timedelta(minutes=self.seats)
+
+    @property
+    def identity(self) -> Identify:
+        """What Drift is told about the person, as an event."""
+        attributes = {"email": self.email, **self.attributes}
+        signed_up = datetime.fromisoformat(self.signed_up).replace(tzinfo=UTC)
+        return Identify(user_id=self.external_id, attributes=attributes, created_at=signed_up)
+
+    @property
+    def tracks(self) -> Iterator[Track]:
+        """What the person has done, in order."""
+        for name, plan, at in (
+            ("Signed up", self.plan, self.identity.created_at),
+            ("Changed plan", NEXT_PLAN[self.plan], self.last_seen),
+        ):
+            yield Track(name, user_id=self.external_id, attributes={"plan": plan}, created_at=at)
+
+    @property
+    def hits(self) -> Iterator[Hit]:
+        """The person's visits, in order; maybe none."""
+        for n in range(self.seats % 3):
+            yield Hit(
+                {"name": "Visited", "label": self.name, "value": n},
+                user_id=self.external_id,
+                hit_id=f"{self.external_id}-{n}",
+                sent_at=self.last_seen + timedelta(seconds=n),
+            )
 
 
 def make_people(face: str, count: int) -> Iterator[Person]:

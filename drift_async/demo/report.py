@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,13 +15,25 @@ from ..resources.contacts import Contact
 from .people import Person
 
 
+class Received(Protocol):
+    """An event that a sandbox has accepted."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def value(self) -> Mapping[str, Any]: ...
+
+
 class Box(Protocol):
-    """What the demo needs of a sandbox: where it is, and how many requests have come in."""
+    """What the demo needs of a sandbox: where it is, and which requests and events have come in."""
 
     @property
     def env(self) -> dict[str, str]: ...
     @property
     def count(self) -> int: ...
+    def events(self, api: str) -> Sequence[Received]: ...
 
 
 class Progress(Protocol):
@@ -132,9 +144,9 @@ class OpenJob:
         self.steps = progress.done
         self._tell(self.steps)
 
-    def step(self) -> None:
-        """Tell that one more step is done."""
-        self.steps += 1
+    def step(self, more: int = 1) -> None:
+        """Tell that so many more steps are done."""
+        self.steps += more
         self._tell(self.steps)
 
 
