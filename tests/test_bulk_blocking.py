@@ -144,7 +144,7 @@ def many(items: Iterable[Any], call: Callable[[Any], Any], **options: Any) -> It
     loop.close(client, client.close())
 
 
-@pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 64)])
+@pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 80)])
 def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> None:
     given = 0
 

@@ -44,40 +44,41 @@ class Bar:
 
     def __init__(
         self,
-        call: Callable[[BulkProgress], object] | None,
+        call: Callable[[BulkProgress], object],
         window: Window[Any, Any],
         caller: BulkCaller,
         items: object,
     ) -> None:
-        if not (call is None or callable(call)):
+        if not callable(call):
             raise InputError("progress", "must be callable")
         self._call = call
         self._window = window
         self._caller = caller
         self._total = len(items) if isinstance(items, Sized) else None
-        self._began = 0.0
+        self._began: float | None = None
         self._next = -math.inf
-        if call is not None:
-            window.is_due = self.is_due
-
-    def begin(self) -> None:
-        """Start the clock."""
-        self._began = self._caller.now()
+        window.is_due = self.is_due
 
     def is_due(self) -> bool:
         """Tell whether it is time to tell."""
-        return self._call is not None and self._caller.now() >= self._next
+        return self._caller.now() >= self._next
+
+    def look(self) -> None:
+        """Tell how far the bulk is if it is time; the first look is its start."""
+        if self._began is None:
+            self._began = self._caller.now()
+        if self.is_due():
+            self.tell()
 
     def tell(self) -> None:
         """Tell how far the bulk is."""
-        if self._call is not None:
-            now = self._caller.now()
-            self._next = now + TELLING
-            done = self._window.done
-            seconds = now - self._began
-            rate = done / seconds if seconds > 0 else 0.0
-            refusals = self._caller.refusals
-            self._call(BulkProgress(done, self._window.failed, self._total, rate, refusals))
+        now = self._caller.now()
+        self._next = now + TELLING
+        done = self._window.done
+        seconds = now - (now if self._began is None else self._began)
+        rate = done / seconds if seconds > 0 else 0.0
+        refusals = self._caller.refusals
+        self._call(BulkProgress(done, self._window.failed, self._total, rate, refusals))
 
 
 class Bulk(Generic[Item, Value]):
@@ -112,7 +113,7 @@ class Bulk(Generic[Item, Value]):
             batch=batch,
             stop_on_error=flag("stop_on_error", stop_on_error),
         )
-        self._bar = Bar(progress, self._window, caller, items)
+        self._bar = None if progress is None else Bar(progress, self._window, caller, items)
         self._is_begun = False
         self._is_over = False
 
@@ -163,15 +164,14 @@ class Bulk(Generic[Item, Value]):
         if not self._is_begun:
             self._caller.ensure_open()
             self._is_begun = True
-            bar.begin()
             if isinstance(self._items, AsyncIterable):
                 window.feed_from(aiter(self._items))
             else:
                 window.supply = iter(self._items)
         while True:
             window.start()
-            if bar.is_due():
-                bar.tell()
+            if bar is not None:
+                bar.look()
             if (outcome := window.next()) is not None:
                 return outcome
             if window.at_end:
@@ -184,7 +184,8 @@ class Bulk(Generic[Item, Value]):
         if not self._is_over:
             self._is_over = True
             self._window.drop_feeder()
-            self._bar.tell()
+            if self._bar is not None:
+                self._bar.tell()
 
     def _refuse_second_use(self) -> None:
         if self._is_over:

@@ -111,6 +111,16 @@ class Window(Generic[Item, Value]):
             and not self._stopped
         )
 
+    @property
+    def wanted(self) -> int:
+        """How many items may be in stock: those that can start at once, and `room` for more."""
+        return self.room + self._most - self._running
+
+    @property
+    def _most(self) -> int:
+        """How many calls may be under way now."""
+        return min(self._size, FIRST_FLIGHT + self.done)
+
     # supplying items
 
     def pull(self, supply: Iterator[Item], most: int, until: float = math.inf) -> None:
@@ -177,7 +187,7 @@ class Window(Generic[Item, Value]):
             if self._given in self._finished:
                 return
             raise
-        most = min(self._size, FIRST_FLIGHT + self.done)
+        most = self._most
         while self._running < most and (taken := self._take()) is not None:
             self._running += 1
             self._workers.add(self._spawn(self._work(*taken)))
@@ -270,7 +280,7 @@ class Window(Generic[Item, Value]):
                 self._running -= 1
                 return
             index, item, work = taken
-            if self.is_low:
+            if self.supply is None and self.is_low:  # others fill the stock
                 self.low()
 
     def _fail(self, index: int, item: Item, error: Exception) -> None:

@@ -104,11 +104,10 @@ class Bulk(Generic[Item, Value]):
         window, bar = self._core._window, self._core._bar
         if self._supply is None:
             self._supply = iter(self._items)
-            bar.begin()
-        if bar.is_due():
-            bar.tell()
+        if bar is not None:
+            bar.look()
         if window.is_low:
-            window.pull(self._supply, window.room, self._now() + PAUSE)
+            window.pull(self._supply, window.wanted, self._now() + PAUSE)
         self._ready += self._loop.run(window.exchange(wait=wait))
         self._crossed = self._now()
 
