@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, Self, TypedDict
 
 import attrs
 
@@ -14,8 +14,6 @@ from .batch import Items
 from .inputs import flag, whole
 from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
 from .window import Plan, Spawner, Window
-
-T = TypeVar("T")
 
 Method = Callable[[Item], Coroutine[Any, Any, Value]]
 """A method of a group that takes one argument."""

@@ -51,7 +51,7 @@ class Window(Generic[Item, Value]):
     """The calls of one bulk: what is planned, under way, and finished but not yet given out.
 
     *batch* items are planned together. They come from `supply`, or from the `stock` that others
-    fill up to `room`; `low` is called when it is half empty while an outcome is waited for.
+    fill up to what is `wanted`; `low` is called when it is low while an outcome is waited for.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Window(Generic[Item, Value]):
         # One at a time, pulling and planning would cost more.
         self._batch = batch if batch > 1 else max(1, size // 8)
         self._ahead = AHEAD * size
-        self.room = math.ceil(size / batch) * batch
+        self._room = math.ceil(size / batch) * batch
         self._stop_on_error = stop_on_error
         self.supply: Iterator[Item] | None = None
         self.stock: deque[Item] = deque()
@@ -105,7 +105,7 @@ class Window(Generic[Item, Value]):
     def is_low(self) -> bool:
         """Whether more items are wanted."""
         return (
-            2 * len(self.stock) <= self.room
+            2 * len(self.stock) <= self._room
             and len(self._finished) < self._ahead
             and not self._over
             and not self._stopped
@@ -113,8 +113,8 @@ class Window(Generic[Item, Value]):
 
     @property
     def wanted(self) -> int:
-        """How many items may be in stock: those that can start at once, and `room` for more."""
-        return self.room + self._most - self._running
+        """How many items may be in stock: what can start at once, and a window more."""
+        return self._room + self._most - self._running
 
     @property
     def _most(self) -> int:

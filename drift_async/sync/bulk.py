@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 import attrs
 
@@ -18,8 +18,6 @@ from ..core import bulk as _async
 from ..core.outcome import BulkReport, Item, Outcome, Value
 from ..errors import InputError
 from .loop import Loop
-
-T = TypeVar("T")
 
 Method = Callable[[Item], Value]
 """A method of a group that takes one argument."""
