@@ -343,7 +343,8 @@ async def attempt(
     """Make one attempt, of which the hooks hear if there are any."""
     if live.hooks is None:
         return await live.connection.attempt(endpoint, target, body, now, until, sink, limiter)
-    name, clock = endpoint.name, live.loop.time
+    # Not the loop's clock: that of uvloop counts in milliseconds.
+    name, clock = endpoint.name, time.monotonic
     live.hooks.request(RequestInfo(name, number, len(body or b"")))
     began = clock()
     met: tuple[int | None, str | None] = (None, "cancelled")

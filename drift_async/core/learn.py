@@ -19,7 +19,7 @@ from typing import Final
 
 from .pace import Pace
 
-SHARE: Final = 0.06
+SHARE: Final = 0.035
 """How much of the limit may be lost by trying for more."""
 REFUSAL: Final = 5.0
 """What a refused request counts in that."""
@@ -35,7 +35,7 @@ STEP: Final = 0.04
 """How far above the limit a try begins, as a share of it."""
 DOUBLING: Final = 1.0
 """Seconds in which that doubles."""
-SEEKING: Final = 0.5
+SEEKING: Final = 0.35
 """Seconds in which the rate doubles as long as it is not known what the server allows."""
 SOLID: Final = 100
 """The requests with which a measure can be trusted."""
@@ -193,7 +193,7 @@ class Learner(Pace):
         if seconds < 0.1:
             self._flight = sent_at
         self._depth = max(1.0, taken / (1 + min(seconds, 1.0)))
-        self._seek(taken / 2 / max(seconds, 1.0))
+        self._seek(taken / max(seconds, 1.0))
 
     def _seek(self, rate: float) -> None:
         self.burst = 1.0
