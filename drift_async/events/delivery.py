@@ -17,7 +17,8 @@ from ..core.hooks import Hooks, RetryInfo
 from ..core.rate import Limiter
 from ..core.retry import REFUSED, TRANSIENT, Failure, Retry, parse_retry_after
 from .lanes import NEVER, Lane, Row
-from .outbox import Outbox, logger
+from .ledger import logger
+from .outbox import Outbox
 
 MAX_BATCH_BYTES = 1024 * 1024
 SHARED_AFTER = 3
@@ -222,13 +223,12 @@ class Delivery:
             body = b"[" + b",".join([row.body for row in rows]) + b"]"
         now = self._clock()
         until = now + self._attempt_timeout
-        try:
+        if self._repeats[rows[0].kind]:
             return await attempt(self._live, endpoint, number, endpoint.path, body, now, until)
-        except BaseException:
-            if not self._repeats[rows[0].kind]:
-                lane.landed(rows)
-                self.outbox.torn.append((lane, rows))
-            raise
+        lane.at_risk += rows
+        outcome = await attempt(self._live, endpoint, number, endpoint.path, body, now, until)
+        lane.at_risk = lane.at_risk[: -len(rows)]
+        return outcome
 
     def _teach(self, outcome: Reply | Failure, began: float) -> None:
         """Let pacing and pause know how the server does."""
@@ -255,23 +255,23 @@ class Delivery:
         if self.stopped is None:
             self.stopped = "the token was refused (401)"
             logger.error("delivery stopped: %s", self.stopped)
-            self.outbox.give_up_flushes()
+            self.outbox.ledger.give_up_flushes()
 
     def go_on(self) -> None:
         """Deliver again: there is another token."""
         self._generation += 1
         self.stopped = None
-        self.outbox.wake()
+        self.outbox.ledger.wake()
 
     async def drain(self, seconds: float) -> None:
         """Send all that waits without lingering; return once it is settled, or time is up."""
         self._hurries += 1
         self._pause.hurry()
-        self.outbox.wake()
+        self.outbox.ledger.wake()
         try:
             async with asyncio.timeout(seconds):
                 if self.stopped is None:
-                    await self.outbox.drained()
+                    await self.outbox.ledger.drained()
         except TimeoutError:
             pass
         finally:

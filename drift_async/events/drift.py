@@ -23,7 +23,8 @@ from .delivery import Route
 from .encode import SAFE, encode_identify, encode_track, milliseconds
 from .items import Identify, Track
 from .lanes import Row
-from .outbox import Loss, WhenFull
+from .outbox import WhenFull
+from .records import Loss
 
 EVENTS_URL = "https://event.api.drift.com"
 

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import InputError
 from .disk import Disk, Job, Outcome
 from .lanes import Row
-from .outbox import logger
+from .ledger import logger
 from .store import DeadLimits, Grave, Held, Loaded, Replayed
 
 CLOSING = 2.0

@@ -19,7 +19,8 @@ from ..events import drift as _async
 from ..events.client import OnUnknown
 from ..events.drift import EVENTS_URL, DriftEventSettings
 from ..events.items import Identify, Track
-from ..events.outbox import Loss, WhenFull
+from ..events.outbox import WhenFull
+from ..events.records import Loss
 from .event_client import EventClient
 from .iterators import Items, hand_over
 from .loop import Loop

@@ -18,7 +18,8 @@ from ..core.retry import Retry
 from ..events import segmentstream as _async
 from ..events.client import EventSettings
 from ..events.items import Hit
-from ..events.outbox import Loss, WhenFull
+from ..events.outbox import WhenFull
+from ..events.records import Loss
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
 from .iterators import Items, hand_over

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from drift_async import DriftEvents, InputError, OutboxFullError, OutboxLockedError, Track
+from drift_async.events import backlog, files
 from drift_async.events import client as client_module
-from drift_async.events import files, outbox
 from drift_async.events.disk import Disk
 from drift_async.events.store import DeadLimits
 from drift_async.sandbox import Sandbox
@@ -337,7 +337,7 @@ async def test_a_damaged_event_is_kept_as_a_dead_letter_and_never_sent(
 async def looked_for_others(events: DriftEvents) -> None:
     """Wait until files left behind were looked for: till then, events wait on disk alone."""
     await asyncio.sleep(0.01)
-    while events._outbox._moving:  # noqa: ASYNC110
+    while events._outbox.backlog.moving:  # noqa: ASYNC110
         await asyncio.sleep(0.01)  # nothing tells
 
 
@@ -412,7 +412,7 @@ async def test_a_full_disk_drops_what_it_was_told_to(tmp_path: Path, policy: Any
         assert stats.dropped["full"] > 20
         assert stats.pending > 1
         await events.close(0)
-        kept = [json_name(row) for lane in events._outbox.lanes for row in lane.rows]
+        kept = [json_name(row) for lane in events._outbox.ledger.lanes for row in lane.rows]
     assert ("first" in kept) == (policy == "drop_new")
     assert ("e59" in kept) == (policy == "drop_old")
 
@@ -484,7 +484,7 @@ def test_a_file_of_a_process_that_is_gone_is_taken_first(tmp_path: Path) -> None
 async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
     box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "WINDOW_ROWS", 50)
+    monkeypatch.setattr(backlog, "WINDOW_ROWS", 50)
     box.fail("*", status=503, times=1)
     async with (
         dead_url(),
@@ -493,7 +493,7 @@ async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
         accepted = await events.track_many(
             Track("Step", user_id=n % 5, attributes={"n": n}) for n in range(1000)
         )
-        in_memory = sum(len(lane.rows) + len(lane.flying) for lane in events._outbox.lanes)
+        in_memory = sum(len(lane.rows) + len(lane.flying) for lane in events._outbox.ledger.lanes)
         assert in_memory <= 100
         stats = await events.flush()
         assert (accepted, stats.delivered) == (1000, 1000)
