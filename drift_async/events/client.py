@@ -145,18 +145,18 @@ class EventClient(Client):
             self._begin()
 
     async def _open_store(self) -> None:
+        if self._path is not None:
+            store = self._store or self._new_store(self._path)
+            await store.open()
+            self._store = store
         await self._outbox.bury_at_risk()
-        if self._path is None:
-            return
-        store = self._store
-        if store is None:
-            dead, _, max_bytes, *_ = self._made_of
-            store = SqliteStore(
-                self._path, self._stem, dead, min(max_bytes // 20, 16 << 20), time.time, self._hurt
-            )
-        held = await store.open()
-        self._store = store
-        self._outbox.begin(store, held)
+        if self._store is not None:
+            self._outbox.begin(self._store, await self._store.held())
+
+    def _new_store(self, path: Path) -> SqliteStore:
+        dead, _, max_bytes, *_ = self._made_of
+        reserve = min(max_bytes // 20, 16 << 20)
+        return SqliteStore(path, self._stem, dead, reserve, time.time, self._hurt)
 
     def _hurt(self, count: int, detail: str) -> None:
         self._outbox.ledger.report(Loss(reason="damaged", count=count, detail=detail))

@@ -45,8 +45,8 @@ class SqliteStore:
         self._on_damage = on_damage
         self._is_begun = False
 
-    async def open(self) -> Held:
-        """Open a file, or go on with it in another loop; return what it holds.
+    async def open(self) -> None:
+        """Open a file, or go on with it in another loop.
 
         Raises `OutboxLockedError` and `InputError`.
         """
@@ -64,8 +64,10 @@ class SqliteStore:
                 await opened
             except OSError as error:
                 raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
-        held: Held = await self._ask(Disk.held)
-        return held
+
+    def held(self) -> asyncio.Future[Held]:
+        """Return what the file holds."""
+        return self._ask(Disk.held)
 
     async def close(self) -> None:
         """Close the file, after all that was asked."""

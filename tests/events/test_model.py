@@ -63,9 +63,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
     async def open(self) -> None:
         store = SqliteStore(self.folder, "drift", LIMITS, 0, time.time, lambda count, detail: None)
-        held = await store.open()
+        await store.open()
         self.store = store
-        self.outbox.begin(store, held)
+        self.outbox.begin(store, await store.held())
         await self.settled()
 
     async def settled(self) -> None:
