@@ -63,7 +63,7 @@ class Lane:
     def cut(self, most: int, most_bytes: int) -> list[Row]:
         """Take the next batch; it is flying until it is settled or taken back."""
         self.flying = cut(self.rows, most, most_bytes)
-        return list(self.flying)
+        return self.flying
 
     def landed(self, rows: Sequence[Row]) -> None:
         """Let go of rows that are settled."""
@@ -100,6 +100,8 @@ def cut(rows: deque[Row], most: int, most_bytes: int) -> list[Row]:
     """
     if not rows:
         return []
+    if most == 1:
+        return [rows.popleft()]
     kind = rows[0].kind
     size = 2  # the brackets
     batch: list[Row] = []

@@ -35,9 +35,12 @@ async def accept_many(
     waiting: list[Row] = []  # for a disk, or for room: these go together
     keeping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     keeping.set_result(None)
+    check_open()
+    is_async = isinstance(items, AsyncIterable)
     try:
         async for item in _each(items):
-            check_open()
+            if is_async:
+                check_open()  # time has passed
             try:
                 row = row_of(item)
             except InputError as error:
@@ -52,6 +55,7 @@ async def accept_many(
                 waiting = []
             if not count % BREATH:
                 await asyncio.sleep(0)  # the loop has other work too
+                check_open()
     except Exception:  # of the items, whatever it is: those before it are accepted all the same
         await keeping
         await outbox.put_many(waiting, timeout)

@@ -69,9 +69,11 @@ class Outbox:
 
         Raises `OutboxFullError`; for ``block`` this may take *timeout* seconds.
         """
-        until = asyncio.get_running_loop().time() + timeout
-        while await self._find_room(row, until):
-            refused = await self._keep([row], until)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        room, size = self.ledger.room, len(row.body)
+        while room.take(size) or await self._find_room(row, until):
+            refused = await self._keep([row], until, loop)
             if refused is None or not await self._can_try_again(refused, until):
                 if refused is not None:
                     self._refuse(row)
@@ -79,13 +81,13 @@ class Outbox:
 
     async def put_many(self, rows: Sequence[Row], timeout: float) -> None:
         """Take rows as `put` does, those that have room in one piece."""
-        left = deque(rows)
+        loop, left = asyncio.get_running_loop(), deque(rows)
         while left:
             part: list[Row] = []
             while left and self.ledger.room.take(len(left[0].body)):
                 part.append(left.popleft())
-            until = asyncio.get_running_loop().time() + timeout
-            if part and await self._keep(part, until) is not None:
+            until = loop.time() + timeout
+            if part and await self._keep(part, until, loop) is not None:
                 for row in part:
                     await self.put(row, timeout)
             elif left:
@@ -114,9 +116,10 @@ class Outbox:
             pass
         raise OutboxFullError(f"the outbox stayed full: {self.ledger.pending} events wait")
 
-    async def _keep(self, rows: Sequence[Row], until: float) -> str | None:
+    async def _keep(
+        self, rows: Sequence[Row], until: float, loop: asyncio.AbstractEventLoop
+    ) -> str | None:
         """Have rows kept for which there is room; return why the disk refuses, if it does."""
-        loop = asyncio.get_running_loop()
         kept: asyncio.Future[str | None] = loop.create_future()
 
         def done(_: object, error: Exception | None) -> None:
@@ -204,7 +207,8 @@ class Outbox:
         self.ledger.delivered += len(rows)
         lane.landed(rows)
         self._leave(rows)
-        await self.store.forget(rows)
+        if self.store.is_durable:
+            await self.store.forget(rows)
 
     async def bury(self, lane: Lane, rows: Sequence[Row], reason: str, status: int | None) -> None:
         """Set rows aside as dead letters; the oldest of these go when there are too many."""
