@@ -219,15 +219,17 @@ def _is_plain(value: Any, depth: int) -> bool:
         value = value.values()
     for item in value:
         kind = type(item)
-        if not (
-            kind is str
-            or item is None
-            or kind is bool
-            or (kind is int and -SAFE <= item <= SAFE)
-            or (kind is float and item - item == 0.0)
-            or ((kind is dict or kind is list) and _is_plain(item, depth - 1))
-        ):
-            return False
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is int:
+            if -SAFE <= item <= SAFE:
+                continue
+        elif kind is float:
+            if item - item == 0.0:
+                continue
+        elif (kind is dict or kind is list) and _is_plain(item, depth - 1):
+            continue
+        return False
     return True
 
 
