@@ -198,7 +198,10 @@ class Outbox:
 
     def _refuse(self, row: Row) -> None:
         self.ledger.accepted += 1
-        self.ledger.lose("full", 1, "a new event was dropped")
+        detail = "a new event was dropped"
+        if self._when_full == "drop_old":
+            detail += ": all the others are being sent, or wait on disk only"
+        self.ledger.lose("full", 1, detail)
 
     # Settling
 

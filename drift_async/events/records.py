@@ -54,8 +54,9 @@ class DeadEvent:
 class Loss:
     """What ``on_drop`` is called with: how many events were lost, and why.
 
-    ``reason`` is ``full`` (the outbox), ``dead_full`` or ``dead_old`` (dead letters over the limit
-    in number or age), or ``damaged`` (a file of the outbox). ``detail`` says more, in words.
+    ``reason`` is ``full`` (the outbox or its disk), ``dead_full`` or ``dead_old`` (dead letters
+    over the limit in number or age), or ``damaged`` (a file of the outbox). ``detail`` says more,
+    in words.
     """
 
     reason: str

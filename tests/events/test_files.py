@@ -26,6 +26,7 @@ from drift_async.sandbox import Sandbox
 
 from ..server import Server, dead_url, reply
 from .conftest import Maker
+from .programs import run
 from .test_delivery import are_in_order, numbers_of, total
 
 pytestmark = pytest.mark.anyio
@@ -437,6 +438,50 @@ async def test_blocking_on_a_full_disk_ends_with_the_timeout(tmp_path: Path) -> 
         with pytest.raises(OutboxFullError, match="in time"):
             await fill_up(events)
         await events.close(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+async def test_a_disk_that_ends_in_the_middle_loses_nothing(tmp_path: Path, face: str) -> None:
+    # In a process of its own, since such a limit is for all files of a process.
+    ended = await run(
+        {},
+        f"""
+        import resource
+        from drift_async.errors import OutboxFullError
+        from drift_async.sync.sandbox import Sandbox
+        with Sandbox() as box:
+            box.fail("*", status=503, times=None)
+            events = DriftEvents.from_env(
+                box.env, outbox={str(tmp_path)!r}, when_full="error", max_bytes=1_000_000
+            )
+            await events.open()
+            unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, unlimited[1]))
+            def step(n):
+                return dict(user_id=n % 10, attributes={{"n": n, "text": "x" * 500}})
+            n = 0
+            try:
+                while True:
+                    await events.track("Step", **step(n))
+                    n += 1
+            except OutboxFullError as error:
+                say("disk" in str(error))
+            say(n > 20)
+            box.heal()
+            stats = await events.flush(10)
+            say([stats.delivered == stats.accepted == n, stats.pending])
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+            for n in range(n, n + 200):
+                await events.track("Step", **step(n))
+            stats = await events.close(10)
+            say([stats.delivered == stats.accepted == n + 1, stats.pending])
+            sent = [event.value["attributes"]["n"] for event in box.events("drift")]
+            say([len(set(sent)) == n + 1, len(sent) - len(set(sent))])
+        """,
+        face=face,
+    )
+    assert ended.errors == ""
+    assert ended.said == [True, True, [True, 0], [True, 0], [True, 0]]
 
 
 async def test_what_was_delivered_is_not_lost_nor_sent_again_when_it_cannot_be_forgotten(

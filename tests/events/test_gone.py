@@ -15,14 +15,12 @@ from drift_async.events.disk import Disk
 from drift_async.sandbox import Sandbox
 
 from ..server import Server, reply
+from .test_accepting import UNFINISHED
 from .test_delivery import SOON, total
 
 pytestmark = pytest.mark.anyio
 
 ORG = 123_458
-
-UNFINISHED = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
-"""A head of which the end never comes."""
 
 Work = Callable[[], Awaitable[None]]
 
