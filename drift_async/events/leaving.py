@@ -33,9 +33,9 @@ def enroll(client: EventClient) -> None:
 
 
 def hold(client: EventClient) -> weakref.finalize[[], _Anchor]:
-    """Deliver what an open client has at interpreter exit; what is returned can be detached.
+    """Deliver what an open client has at interpreter exit, unless what is returned is detached.
 
-    Each client has its own, since those of threads and clients are called last come, first.
+    The last one registered is called first: so before what ends the thread of a blocking client.
     """
     _open.add(client)
     return weakref.finalize(_anchor, _deliver_at_exit)

@@ -52,6 +52,7 @@ class SqliteStore:
         Raises `OutboxLockedError` and `InputError`.
         """
         self._loop = asyncio.get_running_loop()
+        self._puts = []  # nobody waits for those of a loop that has ended
         if not self._is_begun:
             opened: asyncio.Future[None] = self._loop.create_future()
             threading.Thread(

@@ -31,8 +31,10 @@ async def in_a_loop_that_just_ends(work: Work) -> None:
     def run() -> None:
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda loop, context: None)
-        loop.run_until_complete(work())
-        loop.close()
+        try:
+            loop.run_until_complete(work())
+        finally:
+            loop.close()
 
     await asyncio.to_thread(run)
 
@@ -89,6 +91,27 @@ async def test_what_was_under_way_in_a_loop_that_ended_is_not_sent_twice_if_it_m
             stats = await events.flush(5)
     assert (stats.accepted, stats.delivered, stats.dead, stats.pending) == (2, 1, 1, 0)
     assert [b"Next" in got.body for got in server.got] == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_what_a_loop_that_ended_did_not_hand_to_the_disk_holds_up_nothing(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    events = DriftEvents(ORG, base_url=box.url, outbox=tmp_path, linger=0)
+
+    async def begins() -> None:
+        await events.open()
+        unheard = asyncio.ensure_future(events.track("Lost", user_id=1))
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop)
+        await unheard
+
+    with pytest.raises(RuntimeError, match="stopped before"):
+        await in_a_loop_that_just_ends(begins)
+    async with events, asyncio.timeout(5):
+        await events.track("Step", user_id=1)
+        stats = await events.flush()
+    assert (stats.accepted, stats.delivered) == (1, 1)
+    collect()
 
 
 async def test_a_replay_counts_also_when_who_asked_for_it_is_cancelled(
