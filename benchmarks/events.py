@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+import drift_async.sync
 from drift_async import DriftEvents, Hit, SegmentStream, Track
 
 from .harness import Bench, installed
@@ -114,6 +115,20 @@ async def accepts(bench: Bench, count: int) -> float:
         return (time.thread_time() - began) / count
 
 
+async def stream_accepts(bench: Bench, count: int) -> float:
+    """The same for SegmentStream, whose events get an id and their time."""
+    async with SegmentStream("token", base_url="http://127.0.0.1:9", max_events=count) as stream:
+        track = stream.track
+        began = time.thread_time()
+        for n in range(count):
+            await track({"name": NAME, **ATTRIBUTES}, user_id=f"user-{n % USERS}")
+        spent = time.thread_time() - began
+        logging.disable(logging.WARNING)
+        await stream.close(0)
+        logging.disable(logging.NOTSET)
+    return spent / count
+
+
 async def accepts_on_disk(bench: Bench, count: int, cpu: Callable[[], float]) -> float:
     """Accept events on disk from 64 tasks at once; nothing is delivered meanwhile."""
     with folder() as path:
@@ -153,6 +168,16 @@ async def stream_delivers(bench: Bench, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
+def blocking_stream_delivers(bench: Bench, count: int) -> float:
+    """Deliver on the blocking face, whose loop is uvloop's where that is installed."""
+    began = time.perf_counter()
+    with drift_async.sync.SegmentStream("token", base_url=bench.server.url) as stream:
+        stream.track_many(map(hit_item, range(count)))
+        stats = stream.flush(120)
+    assert stats.delivered == count, stats
+    return (time.perf_counter() - began) / count
+
+
 async def durable_delivers(bench: Bench, count: int) -> float:
     with folder() as path:
         return await drift_delivers(bench, count, path)
@@ -169,6 +194,7 @@ def p7(bench: Bench) -> Iterator[Row]:
     peer = partial(segment_accepts, bench, count)
     rows: list[tuple[str, Callable[[], Story], Target]] = [
         ("accept, memory", partial(accepts, bench, count), Target(1 / 6)),
+        ("accept for SegmentStream", partial(stream_accepts, bench, count), Target()),
         (
             "accept, disk, 64 tasks",
             partial(accepts_on_disk, bench, count, time.thread_time),
@@ -214,15 +240,20 @@ def p8(bench: Bench) -> Iterator[Row]:
                     rounds=bench.rounds(10),
                 )
         if installed("customerio"):
-            yield compare(
-                "P8",
-                "deliver, one a request",
-                "customerio",
-                Target(7.0, at_least=True),
-                told(singles),
-                partial(customerio_delivers, bench, bench.calls(300, 50)),
-                rounds=bench.rounds(10),
-            )
+            slow_peer = partial(customerio_delivers, bench, bench.calls(300, 50))
+            blocking = partial(blocking_stream_delivers, bench, bench.calls(3_000, 200))
+            lanes = [("deliver, one a request", told(singles))]
+            lanes += [("the same, blocking face with uvloop", blocking)] * installed("uvloop")
+            for what, lane in lanes:
+                yield compare(
+                    "P8",
+                    what,
+                    "customerio",
+                    Target(7.0, at_least=True),
+                    lane,
+                    slow_peer,
+                    rounds=bench.rounds(10),
+                )
 
 
 def p9(bench: Bench) -> Iterator[Row]:

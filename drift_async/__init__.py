@@ -119,13 +119,13 @@ if TYPE_CHECKING:
     from .errors import (
         WrongLoopError as WrongLoopError,
     )
-    from .events.client import DeadEvent as DeadEvent
-    from .events.client import EventStats as EventStats
     from .events.drift import DriftEvents as DriftEvents
     from .events.items import Hit as Hit
     from .events.items import Identify as Identify
     from .events.items import Track as Track
-    from .events.outbox import Loss as Loss
+    from .events.records import DeadEvent as DeadEvent
+    from .events.records import EventStats as EventStats
+    from .events.records import Loss as Loss
     from .events.segmentstream import SegmentStream as SegmentStream
     from .identity import WeakKeyWarning as WeakKeyWarning
     from .identity import signed_identity as signed_identity
@@ -349,10 +349,9 @@ MODULES = {
         "ResponseTooLargeError ScopeError ServerError TokenNotSavedError VerificationError "
         "WrongLoopError"
     ),
-    "events.client": "DeadEvent EventStats",
     "events.drift": "DriftEvents",
     "events.items": "Hit Identify Track",
-    "events.outbox": "Loss",
+    "events.records": "DeadEvent EventStats Loss",
     "events.segmentstream": "SegmentStream",
     "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from ..core.hooks import Hooks, RetryInfo
 from ..core.rate import Limiter
 from ..core.retry import REFUSED, TRANSIENT, Failure, Retry, parse_retry_after
 from .lanes import NEVER, Lane, Row
-from .outbox import Outbox, logger
+from .ledger import logger
+from .outbox import Outbox
 
 MAX_BATCH_BYTES = 1024 * 1024
 SHARED_AFTER = 3
@@ -143,8 +144,10 @@ class Delivery:
         """Deliver what comes into a lane, until cancelled."""
         while True:
             try:
-                await self._gather(lane)
-                await self._permit(lane)
+                if self._linger or not lane.rows:
+                    await self._gather(lane)
+                if not self._may_send():
+                    await self._permit(lane)
                 if lane.rows:
                     kind = lane.rows[0].kind
                     most = 1 if kind in self._singly else self._routes[kind].most
@@ -161,6 +164,11 @@ class Delivery:
         if self._linger and not self._hurries and len(lane.rows) < self._most:
             await lane.wait(self._most, self._linger)
 
+    def _may_send(self) -> bool:
+        """Tell whether a request may be sent at once; then it has its slot."""
+        is_on = self.stopped is None and self._pause.left(self._clock()) <= 0
+        return is_on and self._limiter.take()
+
     async def _permit(self, lane: Lane) -> None:
         """Wait until a request may be sent."""
         while self.stopped or (left := self._pause.left(self._clock())) > 0:
@@ -171,22 +179,26 @@ class Delivery:
         """Send a batch until all of it is settled, in parts if it is refused as a whole."""
         parts = [batch]
         failures = 0
-        while parts:
+        while True:
             rows = parts.pop()
             kind = rows[0].kind
-            route = self._routes[kind]
+            route, repeats = self._routes[kind], self._repeats[kind]
             in_batch = route.many is not None and kind not in self._singly
             if len(rows) > 1 and not in_batch:
                 parts += [[row] for row in reversed(rows)]
                 continue
             endpoint = route.many if in_batch and route.many is not None else route.one
             began, generation = self._clock(), self._generation
-            outcome = await self._attempt(lane, endpoint, rows, failures + 1, in_batch=in_batch)
+            if not repeats:
+                lane.at_risk = [*lane.at_risk, *rows]
+            outcome = await self._attempt(endpoint, rows, failures + 1, began, in_batch=in_batch)
+            if not repeats:
+                lane.at_risk = lane.at_risk[: -len(rows)]
             verdict = judge(
                 outcome,
                 size=len(rows),
                 in_batch=in_batch,
-                repeats=self._repeats[kind],
+                repeats=repeats,
                 has_token=self._has_token,
             )
             self._teach(outcome, began)
@@ -211,24 +223,20 @@ class Delivery:
                     wait = self._wait_after(failures, began, outcome)
                     self._hooks.retry(RetryInfo(endpoint.name, failures, *seen(outcome), wait))
                     await lane.wait(NEVER, wait)
-            if parts:
-                await self._permit(lane)
+            if not parts:
+                return
+            await self._permit(lane)
 
-    async def _attempt(
-        self, lane: Lane, endpoint: Endpoint[Any], rows: list[Row], number: int, *, in_batch: bool
-    ) -> Reply | Failure:
+    def _attempt(
+        self, endpoint: Endpoint[Any], rows: list[Row], number: int, now: float, *, in_batch: bool
+    ) -> Coroutine[Any, Any, Reply | Failure]:
         body = rows[0].body
         if in_batch:
             body = b"[" + b",".join([row.body for row in rows]) + b"]"
-        now = self._clock()
         until = now + self._attempt_timeout
-        try:
-            return await attempt(self._live, endpoint, number, endpoint.path, body, now, until)
-        except BaseException:
-            if not self._repeats[rows[0].kind]:
-                lane.landed(rows)
-                self.outbox.torn.append((lane, rows))
-            raise
+        if self._live.hooks is None:
+            return self._live.connection.attempt(endpoint, endpoint.path, body, now, until)
+        return attempt(self._live, endpoint, number, endpoint.path, body, now, until)
 
     def _teach(self, outcome: Reply | Failure, began: float) -> None:
         """Let pacing and pause know how the server does."""
@@ -255,23 +263,23 @@ class Delivery:
         if self.stopped is None:
             self.stopped = "the token was refused (401)"
             logger.error("delivery stopped: %s", self.stopped)
-            self.outbox.give_up_flushes()
+            self.outbox.ledger.give_up_flushes()
 
     def go_on(self) -> None:
         """Deliver again: there is another token."""
         self._generation += 1
         self.stopped = None
-        self.outbox.wake()
+        self.outbox.ledger.wake()
 
     async def drain(self, seconds: float) -> None:
         """Send all that waits without lingering; return once it is settled, or time is up."""
         self._hurries += 1
         self._pause.hurry()
-        self.outbox.wake()
+        self.outbox.ledger.wake()
         try:
             async with asyncio.timeout(seconds):
                 if self.stopped is None:
-                    await self.outbox.drained()
+                    await self.outbox.ledger.drained()
         except TimeoutError:
             pass
         finally:

@@ -23,7 +23,8 @@ from .delivery import Route
 from .encode import SAFE, encode_identify, encode_track, milliseconds
 from .items import Identify, Track
 from .lanes import Row
-from .outbox import Loss, WhenFull
+from .outbox import WhenFull
+from .records import Loss
 
 EVENTS_URL = "https://event.api.drift.com"
 
@@ -47,11 +48,13 @@ class DriftEvents(EventClient):
     process owns a file in it, and takes over those of processes that have ended; a path that ends
     in ``.sqlite`` is that one file. When ``max_events`` (100,000) or ``max_bytes`` (64 MiB) wait,
     ``when_full`` says what happens: ``block`` waits for room for at most ``timeout`` seconds,
-    ``error`` raises `OutboxFullError`, ``drop_new`` and ``drop_old`` drop an event. ``on_drop`` is
-    called with a `Loss` for each drop, on the client's event loop. What the server refuses for
-    good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30): see `dead` and
-    `replay`. ``window`` (4) requests are in flight at most; an event waits up to ``linger`` (0.25)
-    seconds for others to go with it. ``retry`` gives the waits between attempts, not their number.
+    ``error`` raises `OutboxFullError`, ``drop_new`` drops the new event, ``drop_old`` the oldest
+    one that waits in memory, or the new one where all the others are being sent or wait on disk
+    only. ``on_drop`` is called with a `Loss` for each drop, on the client's event loop. What the
+    server refuses for good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30):
+    see `dead` and `replay`. ``window`` (4) requests are in flight at most; an event waits up to
+    ``linger`` (0.25) seconds for others to go with it. ``retry`` gives the waits between attempts,
+    not their number.
 
     The other settings are those of `Drift`.
 

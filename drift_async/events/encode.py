@@ -10,6 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ..core import inputs
@@ -89,7 +90,21 @@ def encode_hit(
 ) -> tuple[int, bytes]:
     """Return the key by which order holds, and the bytes of a SegmentStream event."""
     content = _free("event", event)
-    user = content.get("user", {})
+    if "user" in content or anonymous_id is not None or user_id is None:
+        user, owner = _user(content.get("user", {}), user_id, anonymous_id)
+    else:
+        owner = _id("user_id", user_id)
+        user = {"userId": owner}
+    value = {"hitId": hit_id, "sentAt": sent_at, "event": {**content, "user": user}}
+    if context is not None:
+        value["context"] = _free("context", context)
+    if integrations is not None:
+        value["integrations"] = _free("integrations", integrations)
+    return _encoded(value, owner)
+
+
+def _user(user: Any, user_id: str | None, anonymous_id: str | None) -> tuple[dict[str, Any], str]:
+    """Return the user of an event with the ids that were given apart, and by which order holds."""
     if type(user) is not dict:
         raise InputError("event.user", "must be a mapping")
     owner = None
@@ -108,12 +123,7 @@ def encode_hit(
         owner = own or owner
     if owner is None:
         raise InputError("user_id", "is needed, or anonymous_id")
-    value = {"hitId": hit_id, "sentAt": sent_at, "event": {**content, "user": user}}
-    if context is not None:
-        value["context"] = _free("context", context)
-    if integrations is not None:
-        value["integrations"] = _free("integrations", integrations)
-    return _encoded(value, owner)
+    return user, owner
 
 
 def _encoded(value: dict[str, Any], owner: str | int) -> tuple[int, bytes]:
@@ -204,21 +214,22 @@ def _is_plain(value: Any, depth: int) -> bool:
     if not depth:
         return False
     if type(value) is dict:
-        for name in value:
-            if type(name) is not str:
-                return False
+        if not _TEXTS.issuperset(map(type, value)):
+            return False
         value = value.values()
     for item in value:
         kind = type(item)
-        if not (
-            kind is str
-            or item is None
-            or kind is bool
-            or (kind is int and -SAFE <= item <= SAFE)
-            or (kind is float and item - item == 0.0)
-            or ((kind is dict or kind is list) and _is_plain(item, depth - 1))
-        ):
-            return False
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is int:
+            if -SAFE <= item <= SAFE:
+                continue
+        elif kind is float:
+            if item - item == 0.0:
+                continue
+        elif (kind is dict or kind is list) and _is_plain(item, depth - 1):
+            continue
+        return False
     return True
 
 
@@ -251,6 +262,16 @@ def iso(field: str, moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=2)
+def _iso_of(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
+
+
+def iso_of(now: int) -> str:
+    """Return nanoseconds since 1970 as `iso` does a datetime, in a tenth of the time."""
+    return f"{_iso_of(now // 1_000_000_000)}.{now // 1_000_000 % 1000:03d}Z"
+
+
 class HitIds:
     """Makes uuids of version 1, as SegmentStream wants them, that tell no hardware address."""
 
@@ -260,10 +281,14 @@ class HitIds:
         node = random.SystemRandom().getrandbits(48) | 1 << 40
         clock = random.SystemRandom().getrandbits(14) | 0x8000
         self._tail = f"{clock:04x}-{node:012x}"
+        self._upper = -1
 
     def make(self, now: int) -> str:
         """Return the next one, at *now* in nanoseconds since 1970."""
         # In steps of 100 ns since 15 October 1582.
         stamp = self._last = max(now // 100 + 0x01B21DD213814000, self._last + 1)
-        low, middle, high = stamp & 0xFFFFFFFF, stamp >> 32 & 0xFFFF, stamp >> 48 & 0x0FFF
-        return f"{low:08x}-{middle:04x}-{high | 0x1000:04x}-{self._tail}"
+        upper = stamp >> 32
+        if upper != self._upper:  # which it is for seven minutes
+            self._upper = upper
+            self._rest = f"{upper & 0xFFFF:04x}-{upper >> 16 & 0x0FFF | 0x1000:04x}-{self._tail}"
+        return f"{stamp & 0xFFFFFFFF:08x}-{self._rest}"

@@ -25,11 +25,12 @@ class Row:
 class Lane:
     """The events of some users, in order, and those of them that a request is carrying."""
 
-    __slots__ = ("_waiter", "flying", "need", "rows")
+    __slots__ = ("_waiter", "at_risk", "flying", "need", "rows")
 
     def __init__(self) -> None:
         self.rows: deque[Row] = deque()
         self.flying: list[Row] = []
+        self.at_risk: list[Row] = []  # of those flying: must not be sent again if this is cut off
         self.need = NEVER  # so many rows wake the worker
         self._waiter: asyncio.Future[None] | None = None
 
@@ -62,7 +63,7 @@ class Lane:
     def cut(self, most: int, most_bytes: int) -> list[Row]:
         """Take the next batch; it is flying until it is settled or taken back."""
         self.flying = cut(self.rows, most, most_bytes)
-        return list(self.flying)
+        return self.flying
 
     def landed(self, rows: Sequence[Row]) -> None:
         """Let go of rows that are settled."""
@@ -73,11 +74,19 @@ class Lane:
             self.flying = [row for row in self.flying if row.seq not in gone]
 
     def recall(self) -> None:
-        """Take back what is flying, to its place in line; nobody waits here any longer."""
+        """Take back what is flying, to its place in line, but for what is at risk."""
         if self.flying:
-            self.rows = deque(sorted([*self.flying, *self.rows], key=_number))
-            self.flying = []
-        self.need, self._waiter = NEVER, None
+            risky = {row.seq for row in self.at_risk}
+            back = [row for row in self.flying if row.seq not in risky]
+            self.rows = deque(sorted([*back, *self.rows], key=_number))
+            self.flying = list(self.at_risk)
+
+    def successor(self) -> Lane:
+        """Return a lane for the next loop. Tasks of one that has ended may still touch this."""
+        self.recall()
+        lane = Lane()
+        lane.rows, lane.flying, lane.at_risk = self.rows, self.flying, self.at_risk
+        return lane
 
 
 def _number(row: Row) -> int:
@@ -91,6 +100,8 @@ def cut(rows: deque[Row], most: int, most_bytes: int) -> list[Row]:
     """
     if not rows:
         return []
+    if most == 1:
+        return [rows.popleft()]
     kind = rows[0].kind
     size = 2  # the brackets
     batch: list[Row] = []

@@ -26,10 +26,11 @@ class Room:
 
     def take(self, size: int) -> bool:
         """Take room for one event; False if there is none, or others wait for it."""
-        if self._places or not self._fits(size):
+        events, used = self.events, self.bytes + size
+        # `_fits`, without the call.
+        if self._places or (events and (events >= self._max_events or used > self._max_bytes)):
             return False
-        self.events += 1
-        self.bytes += size
+        self.events, self.bytes = events + 1, used
         return True
 
     async def wait(self, size: int, until: float) -> None:

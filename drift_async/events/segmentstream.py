@@ -7,11 +7,11 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self, Unpack
 
 from ..core.batch import Items
-from ..core.discreet import discreet
+from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import text
@@ -21,10 +21,11 @@ from ..core.secret import Secret, token_secret
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route
-from .encode import MAX_HIT_ID, HitIds, encode_hit, iso
+from .encode import MAX_HIT_ID, HitIds, encode_hit, iso, iso_of
 from .items import Hit
 from .lanes import Row
-from .outbox import Loss, WhenFull
+from .outbox import WhenFull
+from .records import Loss
 
 SEGMENTSTREAM_URL = "https://track.segmentstream.com"
 
@@ -44,11 +45,12 @@ class SegmentStream(EventClient):
     process owns a file in it, and takes over those of processes that have ended; a path that ends
     in ``.sqlite`` is that one file. When ``max_events`` (100,000) or ``max_bytes`` (64 MiB) wait,
     ``when_full`` says what happens: ``block`` waits for room for at most ``timeout`` seconds,
-    ``error`` raises `OutboxFullError`, ``drop_new`` and ``drop_old`` drop an event. ``on_drop`` is
-    called with a `Loss` for each drop, on the client's event loop. What the server refuses for
-    good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30): see `dead` and
-    `replay`. ``window`` (16) requests are in flight at most. ``retry`` gives the waits between
-    attempts, not their number.
+    ``error`` raises `OutboxFullError`, ``drop_new`` drops the new event, ``drop_old`` the oldest
+    one that waits in memory, or the new one where all the others are being sent or wait on disk
+    only. ``on_drop`` is called with a `Loss` for each drop, on the client's event loop. What the
+    server refuses for good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30):
+    see `dead` and `replay`. ``window`` (16) requests are in flight at most. ``retry`` gives the
+    waits between attempts, not their number.
 
     The other settings are those of `Drift`.
 
@@ -154,6 +156,7 @@ class SegmentStream(EventClient):
             if self._delivery is not None:
                 self._delivery.go_on()
 
+    @clears_itself
     async def track(
         self,
         event: Mapping[str, Any],
@@ -174,41 +177,51 @@ class SegmentStream(EventClient):
         https://docs.segmentstream.com
         """
         self._check_open()
-        hit = Hit(
-            event,
-            user_id=user_id,
-            anonymous_id=anonymous_id,
-            hit_id=hit_id,
-            sent_at=sent_at,
-            context=context,
-            integrations=integrations,
-        )
-        await self._accept(self._row(hit))
+        try:
+            row = self._row(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
+            if not self._outbox.offer(row):
+                await self._outbox.put(row, self._caller.timeout)
+        except BaseException as error:
+            del event, user_id, anonymous_id, context, integrations
+            clear(error)
+            raise
 
     async def track_many(self, items: Items[Hit]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._row)
+        return await self._accept_many(items, self._hit_row)
 
-    def _row(self, item: Hit) -> Row:
+    def _hit_row(self, item: Hit) -> Row:
         if not isinstance(item, Hit):
             raise InputError("item", "must be a Hit")
-        if item.hit_id is None:
-            hit_id = self._hit_ids.make(time.time_ns())
+        return self._row(
+            item.event,
+            item.user_id,
+            item.anonymous_id,
+            item.hit_id,
+            item.sent_at,
+            item.context,
+            item.integrations,
+        )
+
+    def _row(
+        self,
+        event: Mapping[str, Any],
+        user_id: str | None,
+        anonymous_id: str | None,
+        hit_id: str | None,
+        sent_at: datetime | None,
+        context: Mapping[str, Any] | None,
+        integrations: Mapping[str, Any] | None,
+    ) -> Row:
+        now = time.time_ns()
+        if hit_id is None:
+            hit_id = self._hit_ids.make(now)
         else:
-            hit_id = text("hit_id", item.hit_id, most=MAX_HIT_ID)
-        sent_at = iso("sent_at", datetime.now(UTC) if item.sent_at is None else item.sent_at)
+            hit_id = text("hit_id", hit_id, most=MAX_HIT_ID)
+        sent = iso_of(now) if sent_at is None else iso("sent_at", sent_at)
         return Row(
-            0,
-            *encode_hit(
-                item.event,
-                item.user_id,
-                item.anonymous_id,
-                hit_id,
-                sent_at,
-                item.context,
-                item.integrations,
-            ),
+            0, *encode_hit(event, user_id, anonymous_id, hit_id, sent, context, integrations)
         )

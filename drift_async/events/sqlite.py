@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import InputError
 from .disk import Disk, Job, Outcome
 from .lanes import Row
-from .outbox import logger
+from .ledger import logger
 from .store import DeadLimits, Grave, Held, Loaded, Replayed
 
 CLOSING = 2.0
@@ -40,17 +40,19 @@ class SqliteStore:
         on_damage: Callable[[int, str], None],
     ) -> None:
         self._settings = (outbox, stem, limits, reserve, clock)
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
+        self._puts: list[Job] = []  # of this turn of the loop: the thread is woken once for them
         self._loop = asyncio.get_running_loop()
         self._on_damage = on_damage
         self._is_begun = False
 
-    async def open(self) -> Held:
-        """Open a file, or go on with it in another loop; return what it holds.
+    async def open(self) -> None:
+        """Open a file, or go on with it in another loop.
 
         Raises `OutboxLockedError` and `InputError`.
         """
         self._loop = asyncio.get_running_loop()
+        self._puts = []  # nobody waits for those of a loop that has ended
         if not self._is_begun:
             opened: asyncio.Future[None] = self._loop.create_future()
             threading.Thread(
@@ -64,8 +66,10 @@ class SqliteStore:
                 await opened
             except OSError as error:
                 raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
-        held: Held = await self._ask(Disk.held)
-        return held
+
+    def held(self) -> asyncio.Future[Held]:
+        """Return what the file holds."""
+        return self._ask(Disk.held)
 
     async def close(self) -> None:
         """Close the file, after all that was asked."""
@@ -79,7 +83,14 @@ class SqliteStore:
 
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
-        self._jobs.put(Job(done, self._loop, rows))
+        self._puts.append(Job(done, self._loop, rows))
+        if len(self._puts) == 1:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._puts:
+            self._jobs.put(self._puts)
+            self._puts = []
 
     def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
         """Remove rows."""
@@ -115,7 +126,8 @@ class SqliteStore:
         default: Any = None,
     ) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
-        self._jobs.put(Job(_into(answer, default), self._loop, (), work, must, alone))
+        self._hand_over()  # what was asked before is done before
+        self._jobs.put([Job(_into(answer, default), self._loop, (), work, must, alone)])
         return answer
 
     def _post(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
@@ -150,7 +162,7 @@ def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, An
 
 def _serve(
     settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
-    jobs: SimpleQueue[Job | None],
+    jobs: SimpleQueue[Sequence[Job] | None],
     opened: Job,
     post: Callable[[list[Outcome], list[tuple[int, str]]], None],
 ) -> None:
@@ -167,7 +179,7 @@ def _serve(
             while True:
                 batch.append(jobs.get_nowait())
         is_open = None not in batch
-        asked = [job for job in batch if job is not None]
+        asked = [job for part in batch if part is not None for job in part]
         try:
             outcomes = disk.commit(asked)
         except Exception as error:  # whatever it is, nobody may wait for ever

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..core.discreet import discreet
 from ..events import client as _async
-from ..events.client import DeadEvent, EventStats
+from ..events.records import DeadEvent, EventStats
 from .life import Client
 from .loop import Loop
 

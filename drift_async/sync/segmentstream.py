@@ -18,7 +18,8 @@ from ..core.retry import Retry
 from ..events import segmentstream as _async
 from ..events.client import EventSettings
 from ..events.items import Hit
-from ..events.outbox import Loss, WhenFull
+from ..events.outbox import WhenFull
+from ..events.records import Loss
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
 from .iterators import Items, hand_over
@@ -38,11 +39,12 @@ class SegmentStream(EventClient):
     process owns a file in it, and takes over those of processes that have ended; a path that ends
     in ``.sqlite`` is that one file. When ``max_events`` (100,000) or ``max_bytes`` (64 MiB) wait,
     ``when_full`` says what happens: ``block`` waits for room for at most ``timeout`` seconds,
-    ``error`` raises `OutboxFullError`, ``drop_new`` and ``drop_old`` drop an event. ``on_drop`` is
-    called with a `Loss` for each drop, on the client's event loop. What the server refuses for
-    good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30): see `dead` and
-    `replay`. ``window`` (16) requests are in flight at most. ``retry`` gives the waits between
-    attempts, not their number.
+    ``error`` raises `OutboxFullError`, ``drop_new`` drops the new event, ``drop_old`` the oldest
+    one that waits in memory, or the new one where all the others are being sent or wait on disk
+    only. ``on_drop`` is called with a `Loss` for each drop, on the client's event loop. What the
+    server refuses for good is set aside, up to ``max_dead`` (10,000) events and ``dead_days`` (30):
+    see `dead` and `replay`. ``window`` (16) requests are in flight at most. ``retry`` gives the
+    waits between attempts, not their number.
 
     The other settings are those of `Drift`.
 

@@ -310,7 +310,7 @@ async def test_flush_and_close_return_in_time_without_a_server(
             await events.track("Step", user_id=n)
         began = loop.time()
         stats = await events.flush(0.2)
-        assert 0.2 <= loop.time() - began < 1
+        assert 0.199 <= loop.time() - began < 1  # uvloop's clock counts milliseconds
         assert (stats.accepted, stats.pending) == (50, 50)
         stats = await events.close(0.2)
         assert loop.time() - began < 2

@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 
 from drift_async import DriftEvents, InputError, OutboxFullError, OutboxLockedError, Track
+from drift_async.events import backlog, files
 from drift_async.events import client as client_module
-from drift_async.events import files, outbox
 from drift_async.events.disk import Disk
 from drift_async.events.store import DeadLimits
 from drift_async.sandbox import Sandbox
 
 from ..server import Server, dead_url, reply
 from .conftest import Maker
+from .programs import run
 from .test_delivery import are_in_order, numbers_of, total
 
 pytestmark = pytest.mark.anyio
@@ -337,7 +338,7 @@ async def test_a_damaged_event_is_kept_as_a_dead_letter_and_never_sent(
 async def looked_for_others(events: DriftEvents) -> None:
     """Wait until files left behind were looked for: till then, events wait on disk alone."""
     await asyncio.sleep(0.01)
-    while events._outbox._moving:  # noqa: ASYNC110
+    while events._outbox.backlog.moving:  # noqa: ASYNC110
         await asyncio.sleep(0.01)  # nothing tells
 
 
@@ -412,7 +413,7 @@ async def test_a_full_disk_drops_what_it_was_told_to(tmp_path: Path, policy: Any
         assert stats.dropped["full"] > 20
         assert stats.pending > 1
         await events.close(0)
-        kept = [json_name(row) for lane in events._outbox.lanes for row in lane.rows]
+        kept = [json_name(row) for lane in events._outbox.ledger.lanes for row in lane.rows]
     assert ("first" in kept) == (policy == "drop_new")
     assert ("e59" in kept) == (policy == "drop_old")
 
@@ -437,6 +438,50 @@ async def test_blocking_on_a_full_disk_ends_with_the_timeout(tmp_path: Path) -> 
         with pytest.raises(OutboxFullError, match="in time"):
             await fill_up(events)
         await events.close(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+async def test_a_disk_that_ends_in_the_middle_loses_nothing(tmp_path: Path, face: str) -> None:
+    # In a process of its own, since such a limit is for all files of a process.
+    ended = await run(
+        {},
+        f"""
+        import resource
+        from drift_async.errors import OutboxFullError
+        from drift_async.sync.sandbox import Sandbox
+        with Sandbox() as box:
+            box.fail("*", status=503, times=None)
+            events = DriftEvents.from_env(
+                box.env, outbox={str(tmp_path)!r}, when_full="error", max_bytes=1_000_000
+            )
+            await events.open()
+            unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, unlimited[1]))
+            def step(n):
+                return dict(user_id=n % 10, attributes={{"n": n, "text": "x" * 500}})
+            n = 0
+            try:
+                while True:
+                    await events.track("Step", **step(n))
+                    n += 1
+            except OutboxFullError as error:
+                say("disk" in str(error))
+            say(n > 20)
+            box.heal()
+            stats = await events.flush(10)
+            say([stats.delivered == stats.accepted == n, stats.pending])
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+            for n in range(n, n + 200):
+                await events.track("Step", **step(n))
+            stats = await events.close(10)
+            say([stats.delivered == stats.accepted == n + 1, stats.pending])
+            sent = [event.value["attributes"]["n"] for event in box.events("drift")]
+            say([len(set(sent)) == n + 1, len(sent) - len(set(sent))])
+        """,
+        face=face,
+    )
+    assert ended.errors == ""
+    assert ended.said == [True, True, [True, 0], [True, 0], [True, 0]]
 
 
 async def test_what_was_delivered_is_not_lost_nor_sent_again_when_it_cannot_be_forgotten(
@@ -484,7 +529,7 @@ def test_a_file_of_a_process_that_is_gone_is_taken_first(tmp_path: Path) -> None
 async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
     box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "WINDOW_ROWS", 50)
+    monkeypatch.setattr(backlog, "WINDOW_ROWS", 50)
     box.fail("*", status=503, times=1)
     async with (
         dead_url(),
@@ -493,7 +538,7 @@ async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
         accepted = await events.track_many(
             Track("Step", user_id=n % 5, attributes={"n": n}) for n in range(1000)
         )
-        in_memory = sum(len(lane.rows) + len(lane.flying) for lane in events._outbox.lanes)
+        in_memory = sum(len(lane.rows) + len(lane.flying) for lane in events._outbox.ledger.lanes)
         assert in_memory <= 100
         stats = await events.flush()
         assert (accepted, stats.delivered) == (1000, 1000)

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from drift_async import OutboxFullError
-from drift_async.events import outbox as outbox_module
+from drift_async.events import backlog as backlog_module
 from drift_async.events.lanes import Lane, Row
 from drift_async.events.outbox import Outbox, WhenFull
 from drift_async.events.room import Room
@@ -63,15 +63,15 @@ class OutboxMachine(RuleBasedStateMachine):
 
     async def open(self) -> None:
         store = SqliteStore(self.folder, "drift", LIMITS, 0, time.time, lambda count, detail: None)
-        held = await store.open()
-        self.store = self.outbox.store = store
-        self.outbox.begin(held)
+        await store.open()
+        self.store = store
+        self.outbox.begin(store, await store.held())
         await self.settled()
 
     async def settled(self) -> None:
         """Wait for what is being read from the disk."""
         for _ in range(100_000):
-            if not self.outbox._loading:
+            if not self.outbox.backlog._reading:
                 return
             await asyncio.sleep(0)
         raise AssertionError("reading does not end")
@@ -106,7 +106,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.waiting[body] = key
 
     def in_lanes(self) -> list[bytes]:
-        rows = [row for lane in self.outbox.lanes for row in lane.rows]
+        rows = [row for lane in self.outbox.ledger.lanes for row in lane.rows]
         return [row.body for row in sorted(rows, key=lambda row: row.seq)]
 
     @rule(
@@ -115,13 +115,13 @@ class OutboxMachine(RuleBasedStateMachine):
         fate=st.sampled_from(["delivered", "dead", "back"]),
     )
     def take(self, number: int, most: int, fate: str) -> None:
-        lane = self.outbox.lanes[number]
+        lane = self.outbox.ledger.lanes[number]
         rows = lane.cut(most, 10_000)
         for row in rows:
             first = next(body for body, key in self.waiting.items() if key == row.key)
             assert row.body == first, "the order of a user has changed"
             del self.waiting[first]
-        assert self.outbox.in_flight() == len(rows)
+        assert self.outbox.ledger.in_flight() == len(rows)
         if fate == "back":
             lane.recall()
             self.waiting = {**{row.body: row.key for row in rows}, **self.waiting}
@@ -145,7 +145,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def replay(self) -> None:
         async def work() -> int:
-            count = await self.outbox.replay()
+            count = await self.outbox.backlog.replay()
             await self.settled()
             return count
 
@@ -159,7 +159,7 @@ class OutboxMachine(RuleBasedStateMachine):
         async def drains() -> bool:
             try:
                 async with asyncio.timeout(0.001):
-                    await self.outbox.drained()
+                    await self.outbox.ledger.drained()
             except TimeoutError:
                 return False
             return True
@@ -190,15 +190,16 @@ class OutboxMachine(RuleBasedStateMachine):
         outbox = getattr(self, "outbox", None)
         if outbox is None:
             return
-        assert outbox.pending == len(self.waiting)
-        assert outbox.bytes == sum(map(len, self.waiting))
-        assert outbox.dead == len(self.dead)
-        assert outbox.delivered == self.delivered
-        assert outbox.dropped == {k: n for k, n in self.dropped.items() if n}
-        assert outbox.accepted == self.accepted
-        lost = sum(outbox.dropped.values())
-        assert outbox.accepted == outbox.delivered + outbox.pending + outbox.dead + lost
-        assert (outbox._room.events, outbox._room.bytes) == (outbox.pending, outbox.bytes)
+        ledger = outbox.ledger
+        assert ledger.pending == len(self.waiting)
+        assert ledger.bytes == sum(map(len, self.waiting))
+        assert ledger.dead == len(self.dead)
+        assert ledger.delivered == self.delivered
+        assert ledger.dropped == {k: n for k, n in self.dropped.items() if n}
+        assert ledger.accepted == self.accepted
+        lost = sum(ledger.dropped.values())
+        assert ledger.accepted == ledger.delivered + ledger.pending + ledger.dead + lost
+        assert (ledger.room.events, ledger.room.bytes) == (ledger.pending, ledger.bytes)
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -223,7 +224,7 @@ class OnDisk(OutboxMachine):
 def test_the_outbox_does_what_the_model_says(
     machine: type[OutboxMachine], runs: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "WINDOW_ROWS", 6)  # so that rows wait on disk, too
+    monkeypatch.setattr(backlog_module, "WINDOW_ROWS", 6)  # so that rows wait on disk, too
     run_state_machine_as_test(
         machine,
         settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None),

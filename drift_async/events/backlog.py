@@ -1,0 +1,149 @@
+"""What waits on disk and not in memory: read on as the lanes empty, and added to by the file."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from .lanes import Row
+from .ledger import Ledger, logger
+from .records import Loss
+from .store import Held, Loaded, Replayed, Store
+
+WINDOW_ROWS = 20_000
+WINDOW_BYTES = 16 * 1024 * 1024
+"""How much of what is on disk is held in memory."""
+
+ADOPTED = 5_000
+"""Rows to take over from other files at once."""
+
+
+class Backlog:
+    """The rows of an open file that are in no lane yet. They have higher numbers than all that are.
+
+    A loop that has ended may still have tasks that refer to it, so each opening makes another.
+    """
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._rows = 0  # how many there are
+        self._tail = 0  # the last row in memory: these come after it
+        self._reading: asyncio.Future[Loaded] | None = None
+        self.moving = 0  # rows are being put into the file by itself
+
+    def passes(self, row: Row) -> bool:
+        """Tell whether a row that was accepted goes to its lane at once; else it waits here."""
+        if self._rows or self._reading or self.moving or not self._has_window():
+            self._rows += 1
+            return False
+        self._tail = row.seq
+        return True
+
+    def _has_window(self) -> bool:
+        ledger = self._ledger
+        return ledger.pending - self._rows < WINDOW_ROWS and ledger.bytes < WINDOW_BYTES
+
+    # Reading
+
+    def read_on(self) -> None:
+        """Read on from the disk once less than half of what may be is in memory."""
+        if self._rows <= 0 or self._reading or self.moving:
+            # Rows that are being moved get numbers before those of newer ones: not to be passed.
+            return
+        in_memory = self._ledger.pending - self._rows
+        if in_memory < WINDOW_ROWS // 2:
+            self._reading = self._store.load(self._tail, WINDOW_ROWS - in_memory, WINDOW_BYTES)
+            self._reading.add_done_callback(partial(self._have_read, self._rows))
+
+    def _have_read(self, expected: int, reading: asyncio.Future[Loaded]) -> None:
+        """Take in what was read, when *expected* rows were known to be there."""
+        if reading is not self._reading:
+            return  # closed meanwhile
+        self._reading = None
+        if reading.cancelled() or reading.exception() is not None:
+            return  # the store has said why; the next row that leaves has it tried again
+        ledger, found = self._ledger, reading.result()
+        for row in found.rows:
+            self._tail = row.seq
+            ledger.line_up(row)
+        self._rows -= len(found.rows) + len(found.damaged)
+        if found.damaged:
+            count = len(found.damaged)
+            ledger.dead += count
+            ledger.settle(found.damaged)
+            logger.error("%d events did not match their checksum", count)
+            detail = "rows did not match their checksum"
+            ledger.report(Loss(reason="damaged", count=count, detail=detail))
+        # Some may have come since it was read; but where nothing is found of what was there before,
+        # nothing ever will be.
+        if found.more or found.rows or found.damaged or self._rows != expected:
+            self.read_on()
+        else:
+            missing, self._rows = self._rows, 0
+            ledger.miss(missing)
+
+    async def _have_read_all(self) -> None:
+        """Wait until nothing is being read from the disk."""
+        while self._reading:
+            await asyncio.wait([self._reading])
+
+    # What the file does by itself
+
+    def begin(self, held: Held) -> None:
+        """Start from what the store holds."""
+        self._ledger.begin(held.last, held.dead)
+        self._find(held.pending, held.bytes)
+
+    def _find(self, count: int, size: int) -> None:
+        self._rows += count
+        self._ledger.found(count, size)
+        self.read_on()
+
+    async def replay(self) -> int:
+        """Put the dead letters at the end of the line again; return how many."""
+        await self._have_read_all()
+        self.moving += 1
+        before = self._ledger.given
+        self._ledger.given += self._ledger.dead
+        moved = asyncio.ensure_future(self._store.replay(before))
+        moved.add_done_callback(self._have_replayed)
+        return (await asyncio.shield(moved)).count  # it is done whoever waits for it
+
+    def _have_replayed(self, moved: asyncio.Future[Replayed]) -> None:
+        self.moving -= 1
+        if moved.cancelled() or moved.exception() is not None:
+            return  # who waits for it is told
+        ledger, found = self._ledger, moved.result()
+        ledger.last = max(ledger.last, ledger.given)
+        ledger.dead -= found.count
+        ledger.wait_again(found.count, found.bytes)
+        for row in found.rows:
+            ledger.line_up(row)
+        self._rows += found.count - len(found.rows)
+        self.read_on()
+
+    async def adopt(self) -> None:
+        """Take over what other processes have left behind."""
+        ledger = self._ledger
+        is_more = True
+        while is_more:
+            self.moving += 1
+            try:
+                await self._have_read_all()
+                before, ledger.given = ledger.given, ledger.given + ADOPTED
+                found = await self._store.adopt(before, ADOPTED)
+            finally:
+                self.moving -= 1
+            last = before + found.pending + found.dead
+            ledger.last = max(ledger.last, last)
+            if ledger.given == before + ADOPTED:
+                ledger.given = last  # the other numbers stay free
+            ledger.dead += found.dead
+            ledger.accepted += found.dead
+            self._find(found.pending, found.bytes)
+            is_more = found.pending + found.dead >= ADOPTED
+
+    def end(self) -> None:
+        """Take in no more of what is being read."""
+        self._reading = None

@@ -1,0 +1,146 @@
+"""Where accepted events stand: in their lanes until they are settled, and in exact numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from .lanes import Lane, Row
+from .records import Loss
+from .room import Room
+
+logger = logging.getLogger("drift_async.events")
+
+
+@attrs.define(eq=False, repr=False)
+class _Flush:
+    """Somebody who waits until all rows up to a number are settled."""
+
+    mark: int
+    left: int
+    done: asyncio.Future[None]
+
+    def settled(self, count: int) -> None:
+        self.left -= count
+        if self.left <= 0 and not self.done.done():
+            self.done.set_result(None)
+
+
+class Ledger:
+    """Lanes, and counters that are exact at every moment.
+
+    ``accepted == delivered + pending + dead + sum(dropped.values())`` always holds: what changes
+    one of them changes the other before anything is awaited.
+    """
+
+    def __init__(self, lanes: int, room: Room, on_drop: Callable[[Loss], object] | None) -> None:
+        self.lanes = [Lane() for _ in range(lanes)]
+        self.room = room
+        self.accepted = self.delivered = self.pending = self.dead = self.recovered = 0
+        self.bytes = 0
+        self.dropped: dict[str, int] = {}
+        self.given = 0
+        """The last number given to a row."""
+        self.last = 0
+        """That of the last row accepted."""
+        self._on_drop = on_drop
+        self._flushes: set[_Flush] = set()
+
+    def enter(self, row: Row) -> None:
+        """Count a row as accepted."""
+        self.accepted += 1
+        self.pending += 1
+        self.bytes += len(row.body)
+        self.last = row.seq
+
+    def line_up(self, row: Row) -> None:
+        """Put a row at the end of its lane."""
+        self.lanes[row.key % len(self.lanes)].append(row)
+
+    def found(self, count: int, size: int) -> None:
+        """Count rows that were found on disk."""
+        self.accepted += count
+        self.recovered += count
+        self.wait_again(count, size)
+
+    def wait_again(self, count: int, size: int) -> None:
+        """Count rows as pending whether there is room or not."""
+        self.pending += count
+        self.bytes += size
+        self.room.add(count, size)
+
+    def settle(self, rows: Sequence[Row]) -> None:
+        """Count rows as pending no longer, and let go on who waited for that."""
+        size = sum([len(row.body) for row in rows])
+        self.pending -= len(rows)
+        self.bytes -= size
+        for flush in self._flushes:
+            flush.settled(sum(row.seq <= flush.mark for row in rows))
+        self.room.free(len(rows), size)
+
+    def miss(self, count: int) -> None:
+        """Count rows as lost that were pending on disk and are there no more."""
+        here = [row for lane in self.lanes for row in (*lane.flying, *lane.rows)]
+        before, self.bytes = self.bytes, sum(len(row.body) for row in here)
+        self.pending -= count
+        for flush in self._flushes:
+            flush.settled(flush.left - sum(row.seq <= flush.mark for row in here))
+        self.room.free(count, before - self.bytes)
+        self.lose("damaged", count, "events are missing in the file")
+
+    def lose(self, reason: str, count: int, detail: str) -> None:
+        """Count events as dropped, and tell of it."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.report(Loss(reason=reason, count=count, detail=detail))
+
+    def report(self, loss: Loss) -> None:
+        """Tell the user's callable of a loss; what it raises is logged."""
+        if self._on_drop is not None:
+            try:
+                self._on_drop(loss)
+            except Exception:  # delivery must not end because of who is told of a loss
+                logger.exception("on_drop raised")
+
+    def in_flight(self) -> int:
+        """Return how many rows requests are carrying."""
+        return sum(len(lane.flying) for lane in self.lanes)
+
+    def wake(self) -> None:
+        """Have all workers look again."""
+        for lane in self.lanes:
+            lane.wake()
+
+    async def drained(self) -> None:
+        """Return once all that is pending now is settled."""
+        if self.pending:
+            done = asyncio.get_running_loop().create_future()
+            flush = _Flush(self.last, self.pending, done)
+            self._flushes.add(flush)
+            try:
+                await done
+            finally:
+                self._flushes.discard(flush)
+
+    def give_up_flushes(self) -> None:
+        """Let go on who waits for rows that will not be settled soon."""
+        for flush in self._flushes:
+            flush.settled(flush.left)
+
+    def recall(self) -> None:
+        """Take back what was under way in a loop that has ended, and forget who waited there."""
+        self.lanes = [lane.successor() for lane in self.lanes]
+        self.room.begin(self.pending, self.bytes)
+        self._flushes.clear()
+
+    def begin(self, last: int, dead: int) -> None:
+        """Start anew with what a file holds: *last* is its last number."""
+        for lane in self.lanes:
+            lane.rows.clear()
+        self.given = self.last = last
+        self.pending = self.bytes = self.recovered = 0
+        self.room.begin(0, 0)
+        self.dead = dead
+        self.accepted = self.delivered + dead + sum(self.dropped.values())
