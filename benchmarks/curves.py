@@ -12,17 +12,23 @@ import asyncio
 import contextlib
 import json
 import statistics
+import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from drift_async import Drift
+import drift_async.sync
+from drift_async import Drift, DriftEvents
 
 from .blocking import blocking_client, sessions
+from .bulk import grown_by
 from .calls import bare_call
+from .events import ATTRIBUTES, NAME, USERS
 from .harness import TOKEN, AsyncCall, Bench, awaited, installed, reading_with, threaded
 from .measure import Lane, cpu, pinned, serving, wall
 
@@ -108,10 +114,77 @@ def pages(bench: Bench) -> Curve:
     return Curve("A page by length of the walk", "pages walked", "CPU us a page", lines)
 
 
+def bulk_memory(bench: Bench) -> Curve:
+    """By how much the peak of memory grows over a bulk, from 1,000 to 1,000,000 contacts."""
+    sizes = _sizes(bench, 100 if bench.quick else 1_000, 1_000_000, 10)
+    with drift_async.sync.Drift(TOKEN, base_url=bench.server.url) as drift:
+        points = [(size, grown_by(drift, size)) for size in (sizes[0], *sizes)][1:]
+    lines = {"one bulk after the other": points}
+    return Curve("Memory by items of a bulk", "items", "MiB the peak grew by", lines)
+
+
+def waiting_cost(bench: Bench) -> Curve:
+    """The CPU time of an event, accepted and then delivered, when so many wait in memory."""
+    sizes = _sizes(bench, 100 if bench.quick else 1_000, 1_000_000, 10)
+    accepted, delivered = [], []
+    with pinned():
+        for size in (sizes[0], *sizes):
+            # A few are not enough to measure, so they are accepted and delivered again and again.
+            costs = [
+                asyncio.run(_accept_and_deliver(bench, size))
+                for _ in range(bench.calls(max(1, 100_000 // size), 1))
+            ]
+            accepted.append((size, statistics.median(cost for cost, _ in costs) / size * 1e6))
+            delivered.append((size, statistics.median(cost for _, cost in costs) / size * 1e6))
+    lines = {"accepted": accepted[1:], "delivered": delivered[1:]}  # the first warms up
+    return Curve("An event by events that wait", "events that wait", "CPU us an event", lines)
+
+
+async def _accept_and_deliver(bench: Bench, size: int) -> tuple[float, float]:
+    async with _outbox(bench, size) as events:
+        began = time.process_time()
+        await _accept(events, size)  # does not give way, so nothing is delivered meanwhile
+        full = time.process_time()
+        stats = await events.flush(600)
+        empty = time.process_time()
+    assert stats.delivered == size, stats
+    return full - began, empty - full
+
+
+def waiting_memory(bench: Bench) -> Curve:
+    """The memory of an event that waits, by how many there are."""
+    sizes = _sizes(bench, 100 if bench.quick else 1_000, 1_000_000, 10)
+    points = [(size, asyncio.run(_bytes_held(bench, size)) / size) for size in sizes]
+    lines = {"in memory": points}
+    return Curve("Memory by events that wait", "events that wait", "bytes an event", lines)
+
+
+async def _bytes_held(bench: Bench, size: int) -> int:
+    async with _outbox(bench, size) as events:
+        tracemalloc.start()
+        await _accept(events, size)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        await events.flush(600)
+    return held
+
+
+def _outbox(bench: Bench, size: int) -> DriftEvents:
+    return DriftEvents(1, base_url=bench.server.url, max_events=size, max_bytes=size * 1024)
+
+
+async def _accept(events: DriftEvents, size: int) -> None:
+    for n in range(size):
+        await events.track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+
+
 CURVES: dict[str, Callable[[Bench], Curve]] = {
     "in-flight": in_flight,
     "threads": threads,
     "pages": pages,
+    "bulk-memory": bulk_memory,
+    "waiting-cost": waiting_cost,
+    "waiting-memory": waiting_memory,
 }
 
 
@@ -163,7 +236,9 @@ def told(curve: Curve) -> Iterator[str]:
     """Give the curve as lines of text."""
     yield f"{curve.title} ({curve.cost})"
     for label, points in curve.lines.items():
-        yield f"  {label:28} " + "  ".join(f"{size:,}: {cost:.0f}" for size, cost in points)
+        yield f"  {label:28} " + "  ".join(
+            f"{size:,}: {cost:{',.0f' if cost >= 100 else '.3g'}}" for size, cost in points
+        )
 
 
 def main(arguments: Any = None) -> int:
@@ -177,13 +252,16 @@ def main(arguments: Any = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(CURVES)):
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(CURVES)}")
+    names = options.names or list(CURVES)
+    if len(names) > 1:
+        # Each in a process of its own: memory that one has freed would hide what another needs.
+        again = [sys.executable, "-m", "benchmarks.curves", *["--quick"] * options.quick]
+        return max(subprocess.run([*again, name], check=False).returncode for name in names)
     with serving() as server:
-        bench = Bench(server, quick=options.quick)
-        for name in options.names or CURVES:
-            curve = CURVES[name](bench)
-            print("\n".join(told(curve)), flush=True)
-            if installed("matplotlib") and not options.quick:
-                draw(name, curve)
+        curve = CURVES[names[0]](Bench(server, quick=options.quick))
+    print("\n".join(told(curve)), flush=True)
+    if installed("matplotlib") and not options.quick:
+        draw(names[0], curve)
     return 0
 
 

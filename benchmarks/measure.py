@@ -99,7 +99,6 @@ def compare(
         for n in order:
             gc.collect()
             costs[n].append(lanes[n]())
-    gc.unfreeze()
     pairs = [(mine, (one + two) / 2) for mine, one, two in zip(*costs, strict=True)]
     return Row(
         id,

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import PurePath
 
 import drift_async.sync
-from drift_async import Drift
+from drift_async import Drift, DriftEvents
 
+from .events import ATTRIBUTES, NAME, USERS
 from .harness import TOKEN, AsyncCall
 from .measure import Server, serving
 from .models import ours as read_page
@@ -56,11 +57,51 @@ def page(_: Server) -> cProfile.Profile:
     return _repeated(read_page, 300)
 
 
+def bulk(server: Server) -> cProfile.Profile:
+    """Profile a bulk of contacts."""
+    profile = cProfile.Profile()
+
+    async def main() -> None:
+        async with Drift(TOKEN, base_url=server.url) as drift:
+            await drift.contacts.get_many(range(1, 2_001)).collect()
+            profile.enable()
+            await drift.contacts.get_many(range(1, 2_001)).collect()
+            profile.disable()
+
+    asyncio.run(main())
+    return profile
+
+
+def events(server: Server, *, delivered: bool) -> cProfile.Profile:
+    """Profile events in memory as they are accepted, or as they are delivered."""
+    profile = cProfile.Profile()
+
+    async def main() -> None:
+        async with DriftEvents(1, base_url=server.url) as events:
+            for _ in range(2):  # the first warms up
+                profile.clear()
+                if not delivered:
+                    profile.enable()
+                for n in range(20_000):
+                    await events.track(NAME, user_id=f"user-{n % USERS}", attributes=ATTRIBUTES)
+                profile.disable()
+                if delivered:
+                    profile.enable()
+                await events.flush()
+                profile.disable()
+
+    asyncio.run(main())
+    return profile
+
+
 PATHS: dict[str, Callable[[Server], cProfile.Profile]] = {
     "a call, 16 in flight": partial(awaited_call, typed=False),
     "a typed call, 16 in flight": partial(awaited_call, typed=True),
     "a blocking call, in the caller": blocking_call,
     "a page of 100 conversations": page,
+    "a bulk item": bulk,
+    "an accepted event": partial(events, delivered=False),
+    "a delivered batch of events": partial(events, delivered=True),
 }
 
 

@@ -38,7 +38,8 @@ def test_a_short_round_gives_figures(id: str, server: Server) -> None:
 @pytest.mark.parametrize("name", curves.CURVES)
 def test_the_first_points_of_a_curve(name: str, server: Server) -> None:
     curve = curves.CURVES[name](Bench(server, quick=True))
-    assert all(cost > 0 for points in curve.lines.values() for _, cost in points)
+    least = 0 if name == "bulk-memory" else 1e-9  # memory need not grow
+    assert all(cost >= least for points in curve.lines.values() for _, cost in points)
     assert len(list(curves.told(curve))) == 1 + len(curve.lines) > 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -270,7 +271,8 @@ class Pages(Generic[T]):
         self._given = 0
         self._count = 0
         self._seen: set[tuple[tuple[str, str], ...]] = set()
-        self._recent: dict[object, None] = {}
+        # A plain dict would be slow to give up its oldest key: it steps over all that went before.
+        self._recent = OrderedDict[object, None]()
         self._task: asyncio.Task[tuple[list[T], Cursor | None]] | None = None
 
     def __aiter__(self) -> Self:
@@ -312,7 +314,7 @@ class Pages(Generic[T]):
                 if mark is not None:
                     recent[mark] = None
         while len(recent) > WINDOW:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)
         return fresh
 
     def _error(self, detail: str) -> CursorError:

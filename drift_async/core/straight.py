@@ -19,53 +19,54 @@ import attrs
 _HEAD = """
 def read(value, _=None):
     if type(value) is not dict: raise misfit
-    model, known, nulls = new(mutable), {fields}, NO_NULLS
+    get, model, known, nulls = value.get, mutable(), {fields}, NO_NULLS
 """
 _FIELD = """
-    if {wire!r} in value:
-        item = value[{wire!r}]
-        if item is not None:
-            {read}
-        else:
-            {null}
-            nulls = nulls | {name}_null if nulls else {name}_null
-        model.{name} = item
-    else:
-        {absent}
+    item = get({wire!r}, ABSENT)
+    {read}
+"""
+_OPTIONAL = """
+    elif item is None:
+        nulls = nulls | {name}_null if nulls else {name}_null
+        model.{name} = None
+    elif item is ABSENT:
         known -= 1
+        model.{name} = None
+"""
+_MISFIT = """
+    else: raise misfit
 """
 _TAIL = """
     if len(value) > known:
         data = {}
-        try:
-            for key in rest.seen: data[key] = value[key]
-        except KeyError: pass
+        for key in rest.seen:
+            if key in value: data[key] = value[key]
         if len(data) != len(value) - known: data = rest.of(value)
-        model.extra = item = new(FROZEN)
-        put_data(item, data)
+        model.extra = item = mutable_map()
+        item._data = data
+        item.__class__ = FROZEN
     else:
         model.extra = NOTHING
     model._nulls = nulls
     model.__class__ = kind
     return model
 """
-_PLAIN = "if type(item) is not {kind}: raise misfit"
-_MOMENT = """if type(item) is not int: raise misfit
-            item = moment(item / 1000, UTC)"""
-_MAP = """if type(item) is not dict: raise misfit
-            data, item = item, new({kind})
-            put_data(item, data)"""
-_WORD = """if type(item) is not str: raise misfit
-            item = {kind}_words.get(item) or {kind}(item)"""
-_PLAIN_TUPLE = """if type(item) is not list: raise misfit
-            for one in item:
-                if type(one) is not {kind}: raise misfit
-            item = tuple(item)"""
-_TUPLE = """if type(item) is not list: raise misfit
-            items = []
-            for one in item: items.append({kind}_read(one, {kind}))
-            item = tuple(items)"""
-_OTHER = "item = {kind}_read(item, {kind})"
+_PLAIN = "if type(item) is {kind}: model.{name} = item"
+_MOMENT = "if type(item) is int: model.{name} = moment(item / 1000, UTC)"
+_MAP = """if type(item) is dict:
+        model.{name} = data = mutable_{kind}()
+        data._data = item
+        data.__class__ = {kind}"""
+_WORD = """if type(item) is str: model.{name} = {kind}_words.get(item) or {kind}(item)"""
+_PLAIN_TUPLE = """if type(item) is list:
+        for one in item:
+            if type(one) is not {kind}: raise misfit
+        model.{name} = tuple(item)"""
+_TUPLE = """if type(item) is list:
+        items = []
+        for one in item: items.append({kind}_read(one, {kind}))
+        model.{name} = tuple(items)"""
+_OTHER = "if item is not None and item is not ABSENT: model.{name} = {kind}_read(item, {kind})"
 
 
 class _Rest:
@@ -108,9 +109,9 @@ def straight_reader(
         "mutable": _mutable(kind),
         "misfit": ValueError,  # made when raised: a single one would keep all that it ever met
         "moment": datetime.fromtimestamp,
-        "new": object.__new__,
-        "put_data": vars(frozen)["_data"].__set__,
+        "ABSENT": object(),
         "FROZEN": frozen,
+        "mutable_map": _mutable(frozen),
         "rest": _Rest(frozenset(names.values())),
         "UTC": UTC,
         "NOTHING": attrs.fields(kind).extra.default,
@@ -120,26 +121,20 @@ def straight_reader(
     for field in attrs.fields(kind):
         if field.name in names:
             scope[f"{field.name}_null"] = frozenset([names[field.name]])
-            read = _reading(_without_none(field.type), f"{field.name}_", scope, hook_for, frozen)
-            needed = field.default is attrs.NOTHING
-            lines.append(
-                _FIELD.format(
-                    name=field.name,
-                    wire=names[field.name],
-                    read=read,
-                    null="raise misfit" if needed else "pass",
-                    absent="raise misfit" if needed else f"model.{field.name} = None",
-                )
-            )
+            read = _reading(_without_none(field.type), field.name, scope, hook_for, frozen)
+            lines.append(_FIELD.format(wire=names[field.name], read=read))
+            if field.default is not attrs.NOTHING:
+                lines.append(_OPTIONAL.format(name=field.name))
+            lines.append(_MISFIT)
     exec("".join([*lines, _TAIL]), scope)
     reader: Callable[[Any, Any], Any] = scope["read"]
     return reader
 
 
 def _mutable(kind: Any) -> Any:
-    """Return a class whose objects can be filled, and then be turned into a *kind*."""
-    changes = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(kind.__name__, (kind,), {"__slots__": (), **changes})
+    """Return a class whose objects are made empty, can be filled, and then turned into a *kind*."""
+    plain = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
+    return type(kind)(kind.__name__, (kind,), {"__slots__": (), **plain})
 
 
 def _reading(
@@ -149,28 +144,29 @@ def _reading(
     hook_for: Callable[[Any], Callable[[Any, Any], Any]],
     frozen: type,
 ) -> str:
-    """Return the lines that turn ``item`` into what is *wanted*, and put what they need in reach.
+    """Return the lines that set field *name* from ``item`` if it is what is *wanted*.
 
-    *name* begins the names of what they need.
+    What they need is put into *scope*.
     """
     if wanted in (int, str, bool):
-        return _PLAIN.format(kind=wanted.__name__)
+        return _PLAIN.format(name=name, kind=wanted.__name__)
     if wanted is datetime:
-        return _MOMENT
-    template = _OTHER
+        return _MOMENT.format(name=name)
+    kind, template = f"{name}_", _OTHER
     if get_origin(wanted) is tuple and get_args(wanted)[1:] == (...,):
         wanted, template = get_args(wanted)[0], _TUPLE
         if wanted in (int, str, bool):
-            return _PLAIN_TUPLE.format(kind=wanted.__name__)
+            return _PLAIN_TUPLE.format(name=name, kind=wanted.__name__)
     elif isinstance(wanted, type) and issubclass(wanted, frozen):
+        scope[f"mutable_{kind}"] = _mutable(wanted)
         template = _MAP
     elif isinstance(wanted, type) and issubclass(wanted, Enum):
-        scope[f"{name}_words"] = {str(word.value): word for word in wanted}
+        scope[f"{kind}_words"] = {str(word.value): word for word in wanted}
         template = _WORD
-    scope[name] = wanted
+    scope[kind] = wanted
     if template in (_TUPLE, _OTHER):
-        scope[f"{name}_read"] = hook_for(wanted)
-    return template.format(kind=name)
+        scope[f"{kind}_read"] = hook_for(wanted)
+    return template.format(name=name, kind=kind)
 
 
 def _without_none(kind: Any) -> Any:
