@@ -8,7 +8,9 @@ never leave, since they carry the token.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import AsyncGenerator
 from http.cookies import BaseCookie, SimpleCookie
 from ipaddress import ip_address
 from typing import Any, cast
@@ -142,6 +144,9 @@ class Connection:
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # that would be an attempt nobody counts. There is no public switch.
         self._session._retry_connection = False
+        self._end = self._close_with_loop()
+        with contextlib.suppress(StopIteration):
+            self._end.__anext__().send(None)  # to the yield; nothing is awaited before it
         # What the public `request` returns can also be used by `async with`; making that object
         # costs 5 % of a call's CPU (measured at 64 in flight).
         self._send = self._session._request
@@ -150,10 +155,22 @@ class Connection:
         """Send this value of the Authorization header from now on."""
         self._fixed[AUTHORIZATION] = authorization.reveal()
 
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        """Close the connections at the latest when the loop shuts down.
+
+        Of that, a loop tells asynchronous generators only. So a program that ends without closing
+        its clients leaves no open sockets, and gets no warning of them.
+        """
+        try:
+            yield
+        finally:
+            if not self._session.closed:
+                await self._session.close()
+
     async def close(self) -> None:
         """Close all connections."""
         self._watch.close()
-        await self._session.close()
+        await self._end.aclose()
         if self.resolver is not None:
             await self.resolver.close()
 
@@ -161,6 +178,9 @@ class Connection:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""
         connector = self._session.connector
         self._session.detach()
+        # Ended here, or its loop would be told when it is collected. It may be ending already.
+        with contextlib.suppress(StopIteration, RuntimeError):
+            self._end.aclose().send(None)
         if connector is not None:
             # Collected, it would take its sockets out of a poll set that the parent goes on using.
             connector._closed = True

@@ -15,7 +15,7 @@ BOUND = 15.0
 
 AWAITED = """
 import asyncio, contextlib, json, logging, os, sys, time
-from drift_async import DriftEvents, Hit, SegmentStream, Track
+from drift_async import Drift, DriftEvents, Hit, SegmentStream, Track
 env = json.loads(sys.argv[1])
 def say(value):
     print(json.dumps(value), flush=True)

@@ -72,6 +72,24 @@ async def test_so_it_has_with_an_outbox_on_disk(box: Sandbox, face: str, tmp_pat
     assert in_order(box)
 
 
+@pytest.mark.parametrize("client", ["Drift", "DriftEvents"])
+async def test_connections_that_nobody_closed_end_with_their_loop(
+    box: Sandbox, face: str, client: str
+) -> None:
+    uses = {
+        "Drift": "users.all().first()",
+        "DriftEvents": "identify(user_id=1); await client.flush(10)",
+    }
+    program = f"""
+        client = {client}.from_env(env)
+        await client.open()
+        await client.{uses[client]}
+    """
+    ended = await run(box.env, program, face=face)
+    assert (ended.errors, ended.code) == ("", 0)
+    assert box.count == 1
+
+
 @BOUNDS
 async def test_with_a_dead_server_it_ends_in_time_and_says_what_is_left(
     face: str, bound: float
