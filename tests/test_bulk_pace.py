@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import json
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any, cast
