@@ -67,6 +67,23 @@ class Live:
         task.add_done_callback(self._done)
         return task
 
+    def attempt(
+        self,
+        endpoint: Endpoint[Any],
+        number: int,
+        target: str,
+        body: bytes | None,
+        now: float,
+        until: float,
+        sink: Sink | None = None,
+        limiter: Limiter | None = None,
+    ) -> Coroutine[Any, Any, Reply | Failure]:
+        """Make an attempt, the call's so-manyth; see `Connection.attempt`."""
+        attempt = self.connection.attempt(endpoint, target, body, now, until, sink, limiter)
+        if self.hooks is None:
+            return attempt
+        return _told(self.hooks, endpoint.name, number, len(body or b""), attempt)
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled():
@@ -205,16 +222,8 @@ class Caller:
             until = now + self.attempt_timeout
             if until > deadline:
                 until = deadline
-            if live.hooks is None:
-                outcome = await live.connection.attempt(
-                    endpoint, target, body, now, until, sink, limiter
-                )
-            else:
-                tally = tally or Tally(endpoint, site.clock, began)
-                number = tally.attempts + 1
-                outcome = await attempt(
-                    live, endpoint, number, target, body, now, until, sink, limiter
-                )
+            number = tally.attempts + 1 if tally else 1
+            outcome = await live.attempt(endpoint, number, target, body, now, until, sink, limiter)
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
@@ -329,35 +338,25 @@ class Caller:
         raise tally.too_late("no turn within the rate limit in time")
 
 
-async def attempt(
-    live: Live,
-    endpoint: Endpoint[Any],
-    number: int,
-    target: str,
-    body: bytes | None,
-    now: float,
-    until: float,
-    sink: Sink | None = None,
-    limiter: Limiter | None = None,
+async def _told(
+    hooks: Hooks, name: str, number: int, size: int, attempt: Coroutine[Any, Any, Reply | Failure]
 ) -> Reply | Failure:
-    """Make one attempt, of which the hooks hear if there are any."""
-    if live.hooks is None:
-        return await live.connection.attempt(endpoint, target, body, now, until, sink, limiter)
+    """Make an attempt, of which the hooks hear."""
     # Not the loop's clock: that of uvloop counts in milliseconds.
-    name, clock = endpoint.name, time.monotonic
-    live.hooks.request(RequestInfo(name, number, len(body or b"")))
+    clock = time.monotonic
+    hooks.request(RequestInfo(name, number, size))
     began = clock()
     met: tuple[int | None, str | None] = (None, "cancelled")
     size, request_id = 0, None
     try:
-        outcome = await live.connection.attempt(endpoint, target, body, now, until, sink, limiter)
+        outcome = await attempt
         met = seen(outcome)
         if isinstance(outcome, Reply):
             size, request_id = len(outcome.body), outcome.headers.get("X-Request-Id")
         return outcome
     finally:
         seconds = clock() - began
-        live.hooks.response(ResponseInfo(name, number, *met, seconds, size, request_id))
+        hooks.response(ResponseInfo(name, number, *met, seconds, size, request_id))
 
 
 def seen(outcome: Reply | Failure) -> tuple[int | None, str | None]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from ..core.call import Live, attempt, seen
+from ..core.call import Live, seen
 from ..core.endpoint import Endpoint, Reply
 from ..core.hooks import Hooks, RetryInfo
 from ..core.rate import Limiter
@@ -234,9 +234,7 @@ class Delivery:
         if in_batch:
             body = b"[" + b",".join([row.body for row in rows]) + b"]"
         until = now + self._attempt_timeout
-        if self._live.hooks is None:
-            return self._live.connection.attempt(endpoint, endpoint.path, body, now, until)
-        return attempt(self._live, endpoint, number, endpoint.path, body, now, until)
+        return self._live.attempt(endpoint, number, endpoint.path, body, now, until)
 
     def _teach(self, outcome: Reply | Failure, began: float) -> None:
         """Let pacing and pause know how the server does."""
