@@ -105,8 +105,8 @@ async def serving(sink: Sink) -> AsyncIterator[str]:
         server.close()
 
 
-async def killed(folder: Path, url: str, first: int, last: int, seconds: float) -> set[int]:
-    """Have a worker accept events, kill it after a while, and return what it acknowledged."""
+async def accepted(folder: Path, url: str, first: int, last: int, seconds: float) -> set[int]:
+    """Have a worker accept events, killed after a while; return what it acknowledged."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-c", WORKER, str(folder), url, str(first), str(last)),
@@ -127,14 +127,13 @@ async def killed(folder: Path, url: str, first: int, last: int, seconds: float) 
 
 @pytest.mark.parametrize(
     ("count", "kills", "outage"),
-    [(600, 2, 0.1), pytest.param(50_000, 40, 30.0, marks=pytest.mark.slow)],
+    [(1_000, 2, 0.1), pytest.param(50_000, 40, 30.0, marks=pytest.mark.slow)],
 )
 async def test_every_acknowledged_event_arrives_once_and_in_order(
     tmp_path: Path, count: int, kills: int, outage: float
 ) -> None:
     sink = Sink(random.Random(7))
     acknowledged: set[int] = set()
-    share = count // kills
     async with serving(sink) as url:
 
         async def goes_down() -> None:
@@ -144,10 +143,10 @@ async def test_every_acknowledged_event_arrives_once_and_in_order(
             sink.is_down = False
 
         trouble = asyncio.create_task(goes_down())
-        for n in range(kills):
-            first = n * share
-            seconds = sink.chance.uniform(0.1, 0.1 + share / 1000)
-            acknowledged |= await killed(tmp_path, url, first, first + share, seconds)
+        for seconds in [*(sink.chance.uniform(0.1, 1.3) for _ in range(kills)), 300.0]:
+            # What the last one had begun and not acknowledged is not offered again.
+            first = max(acknowledged) + USERS + 1 if acknowledged else 0
+            acknowledged |= await accepted(tmp_path, url, first, count, seconds)
         await trouble
         retry = Retry(base=0.01, throttled_base=0.01, cap=1.0)
         async with SegmentStream("t", base_url=url, outbox=tmp_path, retry=retry) as stream:
@@ -164,4 +163,4 @@ async def test_every_acknowledged_event_arrives_once_and_in_order(
         assert mine == sorted(mine), user
     repeats = sum(sink.times.values()) - len(sink.times)
     assert repeats <= sink.cuts + kills * WINDOW
-    assert len(acknowledged) > count / 20
+    assert len(acknowledged) > 0.6 * count
