@@ -156,7 +156,7 @@ class EventClient(Client):
     def _new_store(self, path: Path) -> SqliteStore:
         dead, _, max_bytes, *_ = self._made_of
         reserve = min(max_bytes // 20, 16 << 20)
-        return SqliteStore(path, self._stem, dead, reserve, time.time, self._hurt, self._window)
+        return SqliteStore(path, self._stem, dead, reserve, time.time, self._hurt)
 
     def _hurt(self, count: int, detail: str) -> None:
         self._outbox.ledger.report(Loss(reason="damaged", count=count, detail=detail))

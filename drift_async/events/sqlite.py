@@ -21,9 +21,6 @@ from .lanes import Row
 from .ledger import logger
 from .store import DeadLimits, Grave, Held, Loaded, Replayed
 
-GATHER = 0.002
-"""Seconds for which rows to be forgotten wait for others: a commit costs the same for many."""
-
 CLOSING = 2.0
 """Seconds for which closing waits for the thread."""
 
@@ -41,15 +38,10 @@ class SqliteStore:
         reserve: int,
         clock: Callable[[], float],
         on_damage: Callable[[int, str], None],
-        window: int,
     ) -> None:
         self._settings = (outbox, stem, limits, reserve, clock)
         self._jobs: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         self._puts: list[Job] = []  # of this turn of the loop: the thread is woken once for them
-        self._gone: list[int] = []  # the numbers of rows to forget, and who waits for that
-        self._forgetting: list[asyncio.Future[None]] = []
-        # Not of all requests at once: while some wait for the disk, others are under way.
-        self._enough = max(1, window // 4)
         self._loop = asyncio.get_running_loop()
         self._on_damage = on_damage
         self._is_begun = False
@@ -60,10 +52,8 @@ class SqliteStore:
         Raises `OutboxLockedError` and `InputError`.
         """
         self._loop = asyncio.get_running_loop()
-        self._puts, self._forgetting = [], []  # nobody waits for those of a loop that has ended
-        if self._is_begun:
-            self._hand_over()
-        else:
+        self._puts = []  # nobody waits for those of a loop that has ended
+        if not self._is_begun:
             opened: asyncio.Future[None] = self._loop.create_future()
             threading.Thread(
                 target=_serve,
@@ -97,32 +87,15 @@ class SqliteStore:
         if len(self._puts) == 1:
             self._loop.call_soon(self._hand_over)
 
-    def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
-        """Remove rows, together with those of other requests."""
-        answer = self._loop.create_future()
-        self._gone += [row.seq for row in rows]
-        self._forgetting.append(answer)
-        if not rows or len(self._forgetting) >= self._enough:
-            self._hand_over()
-        elif len(self._forgetting) == 1:
-            self._loop.call_later(GATHER, self._hand_over)
-        return answer
-
     def _hand_over(self) -> None:
-        """Give the thread what was gathered for it."""
-        jobs, self._puts = self._puts, []
-        if self._gone or self._forgetting:
-            seqs, answers = self._gone, self._forgetting
-            self._gone, self._forgetting = [], []
-            told = [_into(answer) for answer in answers]
+        if self._puts:
+            self._jobs.put(self._puts)
+            self._puts = []
 
-            def done(result: object, error: Exception | None) -> None:
-                for tell in told:
-                    tell(result, error)
-
-            jobs.append(Job(done, self._loop, (), lambda disk: disk.forget(seqs), must=True))
-        if jobs:
-            self._jobs.put(jobs)
+    def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
+        """Remove rows."""
+        seqs = [row.seq for row in rows]
+        return self._ask(lambda disk: disk.forget(seqs), must=True)
 
     def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
         """Set rows aside; return how many dead letters went for it, by reason."""

@@ -62,9 +62,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.runner.run(self.open())
 
     async def open(self) -> None:
-        store = SqliteStore(
-            self.folder, "drift", LIMITS, 0, time.time, lambda count, detail: None, 1
-        )
+        store = SqliteStore(self.folder, "drift", LIMITS, 0, time.time, lambda count, detail: None)
         await store.open()
         self.store = store
         self.outbox.begin(store, await store.held())
