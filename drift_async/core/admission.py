@@ -7,10 +7,11 @@ from collections import defaultdict
 
 import attrs
 
-from .call import Caller, Tally
+from .call import Caller
 from .endpoint import Reply
 from .rate import Limiter
 from .retry import REFUSED, Failure, Reason
+from .tally import Tally
 
 
 class Gate:

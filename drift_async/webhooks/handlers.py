@@ -121,7 +121,7 @@ class Registry:
         if self._on_error is not None:
             try:
                 self._on_error(error, event)
-            except Exception:
+            except Exception:  # the user's: other handlers go on all the same
                 log.exception("on_error failed")
 
 

@@ -1,0 +1,101 @@
+"""What a call has met so far, and the errors that this makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import CallError, ClosedError, DeadlineError, merged, reply_applied, reply_error
+from .endpoint import Endpoint, Reply
+from .retry import Failure, failure_error, parse_retry_after
+
+
+class Tally:
+    """What a call has met so far."""
+
+    __slots__ = (
+        "applied",
+        "attempts",
+        "began",
+        "clock",
+        "cost",
+        "endpoint",
+        "renewed",
+        "request_id",
+        "retry_after",
+        "status",
+    )
+
+    def __init__(self, endpoint: Endpoint[Any], clock: Callable[[], float], began: float) -> None:
+        self.endpoint = endpoint
+        self.clock = clock
+        self.began = began
+        self.attempts = 0
+        self.cost = 0
+        self.renewed = False
+        self.applied: bool | None = False
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.retry_after: float | None = None
+
+    def note(self, outcome: Reply | Failure) -> None:
+        """Take note of an attempt that failed."""
+        self.attempts += 1
+        self.retry_after = None
+        if isinstance(outcome, Failure):
+            self.applied = merged(self.applied, outcome.applied)
+            self.status = outcome.head or self.status
+            return
+        self.applied = merged(self.applied, reply_applied(outcome.status))
+        self.status = outcome.status
+        self.request_id = outcome.headers.get("X-Request-Id")
+        header = outcome.headers.get("Retry-After")
+        self.retry_after = parse_retry_after(header, datetime.now(UTC))
+
+    def has_deleted(self, reply: Reply) -> bool:
+        """Tell whether a 404 means that an attempt whose reply was lost has deleted it."""
+        if reply.status != 404 or self.endpoint.method != "DELETE" or self.applied is False:
+            return False
+        reply.body = b"{}"
+        return True
+
+    def told(self) -> dict[str, Any]:
+        """Return what an error carries of all this."""
+        return {
+            "attempts": self.attempts,
+            "elapsed": self.clock() - self.began,
+            "status": self.status,
+            "request_id": self.request_id,
+        }
+
+    def closed(self) -> ClosedError:
+        """Return the error of a call whose client was closed under it."""
+        error = ClosedError(f"{self.endpoint.name}: the client was closed while it was under way")
+        error.applied = self.applied
+        return error
+
+    def too_late(self, detail: str) -> DeadlineError:
+        """Return the error of a call whose deadline has passed while it waited to be sent."""
+        return DeadlineError(
+            detail,
+            operation=self.endpoint.name,
+            applied=self.applied,
+            reason="deadline",
+            **self.told(),
+        )
+
+    def error(self, outcome: Reply | Failure, reason: str) -> CallError:
+        """Return the error that the last outcome makes of the call."""
+        told: dict[str, Any] = {"applied": self.applied, "reason": reason, **self.told()}
+        if isinstance(outcome, Failure):
+            return failure_error(self.endpoint, outcome, **told)
+        return reply_error(
+            outcome.status,
+            outcome.headers,
+            outcome.body,
+            operation=self.endpoint.name,
+            scope=self.endpoint.scope,
+            retry_after=self.retry_after,
+            **{key: value for key, value in told.items() if key != "status"},
+        )
