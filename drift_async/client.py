@@ -218,7 +218,7 @@ class Drift(Client):
                 return await in_thread(endpoint.decode_any, reply)
             return endpoint.decode_any(reply)
         except BaseException as error:
-            del method, path, params, json, endpoint, target, body, reply
+            del method, path, params, json, effect, endpoint, target, body, reply
             clear(error)
             raise
 
