@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 from .lanes import Row
@@ -32,17 +33,16 @@ class Backlog:
         self._reading: asyncio.Future[Loaded] | None = None
         self.moving = 0  # rows are being put into the file by itself
 
-    def passes(self, row: Row) -> bool:
-        """Tell whether a row that was accepted goes to its lane at once; else it waits here."""
-        if self._rows or self._reading or self.moving or not self._has_window():
-            self._rows += 1
-            return False
-        self._tail = row.seq
-        return True
-
-    def _has_window(self) -> bool:
+    def passes(self, rows: Sequence[Row]) -> bool:
+        """Tell whether rows that were accepted go to their lanes at once; else they wait here."""
         ledger = self._ledger
-        return ledger.pending - self._rows < WINDOW_ROWS and ledger.bytes < WINDOW_BYTES
+        has_window = ledger.pending <= WINDOW_ROWS and ledger.bytes <= WINDOW_BYTES
+        if has_window and not (self._rows or self._reading or self.moving):
+            self._tail = rows[-1].seq
+            return True
+        self._rows += len(rows)
+        self.read_on()
+        return False
 
     # Reading
 
@@ -64,9 +64,9 @@ class Backlog:
         if reading.cancelled() or reading.exception() is not None:
             return  # the store has said why; the next row that leaves has it tried again
         ledger, found = self._ledger, reading.result()
-        for row in found.rows:
-            self._tail = row.seq
-            ledger.line_up(row)
+        if found.rows:
+            self._tail = found.rows[-1].seq
+            ledger.line_up(found.rows)
         self._rows -= len(found.rows) + len(found.damaged)
         if found.damaged:
             count = len(found.damaged)
@@ -118,8 +118,7 @@ class Backlog:
         ledger.last = max(ledger.last, ledger.given)
         ledger.dead -= found.count
         ledger.wait_again(found.count, found.bytes)
-        for row in found.rows:
-            ledger.line_up(row)
+        ledger.line_up(found.rows)
         self._rows += found.count - len(found.rows)
         self.read_on()
 

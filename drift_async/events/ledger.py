@@ -49,16 +49,18 @@ class Ledger:
         self._on_drop = on_drop
         self._flushes: set[_Flush] = set()
 
-    def enter(self, row: Row) -> None:
-        """Count a row as accepted."""
-        self.accepted += 1
-        self.pending += 1
-        self.bytes += len(row.body)
-        self.last = row.seq
+    def enter(self, rows: Sequence[Row], size: int) -> None:
+        """Count rows as accepted that have so many bytes."""
+        self.accepted += len(rows)
+        self.pending += len(rows)
+        self.bytes += size
+        self.last = rows[-1].seq
 
-    def line_up(self, row: Row) -> None:
-        """Put a row at the end of its lane."""
-        self.lanes[row.key % len(self.lanes)].append(row)
+    def line_up(self, rows: Sequence[Row]) -> None:
+        """Put rows at the end of their lanes."""
+        lanes = self.lanes
+        for row in rows:
+            lanes[row.key % len(lanes)].append(row)
 
     def found(self, count: int, size: int) -> None:
         """Count rows that were found on disk."""

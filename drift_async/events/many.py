@@ -11,8 +11,11 @@ from ..errors import InputError
 from .lanes import Row
 from .outbox import Outbox
 
-TOGETHER = 500
-"""Events that wait for the disk in one piece."""
+PIECE = 512
+"""Events that are given to the disk together."""
+
+LARGE_PIECE = 2048
+"""As long as the disk is at those before."""
 
 BREATH = 100
 """Events to accept before other tasks have a turn."""
@@ -48,12 +51,14 @@ async def accept_many(
             count += 1
             if waiting or not keeping.done() or not outbox.offer(row):
                 waiting.append(row)
-            if len(waiting) == TOGETHER:
+            if len(waiting) >= (PIECE if keeping.done() else LARGE_PIECE):
                 await keeping
                 # While these are being kept, the next are made.
                 keeping = asyncio.ensure_future(outbox.put_many(waiting, timeout))
                 waiting = []
-            if not count % BREATH:
+                await asyncio.sleep(0)  # they are on their way now
+                check_open()
+            elif not count % BREATH:
                 await asyncio.sleep(0)  # the loop has other work too
                 check_open()
     except Exception:  # of the items, whatever it is: those before it are accepted all the same

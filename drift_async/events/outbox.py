@@ -6,7 +6,6 @@ All of it runs in one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -77,25 +76,28 @@ class Outbox:
         until = loop.time() + timeout
         room, size = self.ledger.room, len(row.body)
         while room.take(size) or await self._find_room(row, until):
-            refused = await self._keep([row], until, loop)
+            refused = await self._keep([row], size, until, loop)
             if refused is None or not await self._can_try_again(refused, until):
                 if refused is not None:
                     self._refuse(row)
                 return
 
     async def put_many(self, rows: Sequence[Row], timeout: float) -> None:
-        """Take rows as `put` does, those that have room in one piece."""
-        loop, left = asyncio.get_running_loop(), deque(rows)
-        while left:
-            part: list[Row] = []
-            while left and self.ledger.room.take(len(left[0].body)):
-                part.append(left.popleft())
-            until = loop.time() + timeout
-            if part and await self._keep(part, until, loop) is not None:
-                for row in part:
-                    await self.put(row, timeout)
-            elif left:
-                await self.put(left.popleft(), timeout)
+        """Take rows as `put` does, in pieces as large as there is room for."""
+        loop, pieces = asyncio.get_running_loop(), [rows] if rows else []
+        while pieces:
+            part = pieces.pop()
+            size = sum([len(row.body) for row in part])
+            if self.ledger.room.take(size, len(part)):
+                until = loop.time() + timeout
+                if await self._keep(part, size, until, loop) is not None:
+                    for row in part:
+                        await self.put(row, timeout)
+            elif len(part) == 1:
+                await self.put(part[0], timeout)
+            else:
+                half = len(part) // 2
+                pieces += [part[half:], part[:half]]
 
     async def _find_room(self, row: Row, until: float) -> bool:
         """Take room for a row; False if it is the one that was dropped."""
@@ -121,7 +123,7 @@ class Outbox:
         raise OutboxFullError(f"the outbox stayed full: {self.ledger.pending} events wait")
 
     async def _keep(
-        self, rows: Sequence[Row], until: float, loop: asyncio.AbstractEventLoop
+        self, rows: Sequence[Row], size: int, until: float, loop: asyncio.AbstractEventLoop
     ) -> str | None:
         """Have rows kept for which there is room; return why the disk refuses, if it does."""
         kept: asyncio.Future[str | None] = loop.create_future()
@@ -129,10 +131,9 @@ class Outbox:
         def done(_: object, error: Exception | None) -> None:
             # The rows are on their way whatever has become of who waits for them.
             if error is None:
-                for row in rows:
-                    self._accept(row)
+                self._accept(rows, size)
             else:
-                self.ledger.room.free(len(rows), sum(len(row.body) for row in rows))
+                self.ledger.room.free(len(rows), size)
             if not kept.done():
                 kept.set_result(None if error is None else str(error))
 
@@ -175,10 +176,10 @@ class Outbox:
         await asyncio.sleep(RETRY_DISK)
         return True
 
-    def _accept(self, row: Row) -> None:
-        self.ledger.enter(row)
-        if not self.store.is_durable or self.backlog.passes(row):
-            self.ledger.line_up(row)
+    def _accept(self, rows: Sequence[Row], size: int) -> None:
+        self.ledger.enter(rows, size)
+        if not self.store.is_durable or self.backlog.passes(rows):
+            self.ledger.line_up(rows)
 
     # When full
 

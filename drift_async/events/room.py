@@ -24,13 +24,12 @@ class Room:
         self._max_bytes = max_bytes
         self._places: deque[_Place] = deque()
 
-    def take(self, size: int) -> bool:
-        """Take room for one event; False if there is none, or others wait for it."""
-        events, used = self.events, self.bytes + size
-        # `_fits`, without the call.
-        if self._places or (events and (events >= self._max_events or used > self._max_bytes)):
+    def take(self, size: int, events: int = 1) -> bool:
+        """Take room for events of a *size*; False if there is none, or others wait for it."""
+        if self._places or not self._fits(size, events):
             return False
-        self.events, self.bytes = events + 1, used
+        self.events += events
+        self.bytes += size
         return True
 
     async def wait(self, size: int, until: float) -> None:
@@ -74,10 +73,10 @@ class Room:
             if not granted.done():
                 granted.set_exception(error())
 
-    def _fits(self, size: int) -> bool:
-        if not self.events:
-            return True  # one over the limit by itself must still come through
-        return self.events < self._max_events and self.bytes + size <= self._max_bytes
+    def _fits(self, size: int, events: int = 1) -> bool:
+        if self.events + events <= self._max_events and self.bytes + size <= self._max_bytes:
+            return True
+        return not self.events and events == 1  # over the limit by itself, it must come through
 
     def _admit(self) -> None:
         while self._places and self._fits(self._places[0].size):

@@ -84,7 +84,9 @@ class SqliteStore:
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
         self._puts.append(Job(done, self._loop, rows))
-        if len(self._puts) == 1:
+        if len(rows) > 1:
+            self._hand_over()
+        elif len(self._puts) == 1:
             self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
@@ -94,8 +96,7 @@ class SqliteStore:
 
     def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
         """Remove rows."""
-        seqs = [row.seq for row in rows]
-        return self._ask(lambda disk: disk.forget(seqs), must=True)
+        return self._ask(lambda disk: disk.forget(rows), must=True)
 
     def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
         """Set rows aside; return how many dead letters went for it, by reason."""

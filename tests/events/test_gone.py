@@ -165,8 +165,9 @@ async def test_a_flush_ends_when_what_it_waits_for_is_missing(
         # What is in memory is delivered: by then the rest is looked for.
         ledger = events._outbox.ledger
         (lane,) = ledger.lanes
-        await events._outbox.deliver(lane, [*lane.flying, *lane.rows])
+        rows = [*lane.flying, *lane.rows]
         lane.rows.clear()
+        await events._outbox.deliver(lane, rows)
         async with asyncio.timeout(5):
             stats = await flush
         assert stats.pending == 0

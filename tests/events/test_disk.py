@@ -1,0 +1,159 @@
+"""Rows in the file of an outbox: when a commit is safe, and what becomes of rows that are done."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drift_async import DriftEvents, Track
+from drift_async.events import disk as disk_module
+from drift_async.events.disk import Disk, Job
+from drift_async.events.lanes import Row
+from drift_async.events.store import DeadLimits, Grave
+from drift_async.sandbox import Sandbox
+
+from .test_delivery import numbers_of
+from .test_files import ORG, image, overwrite
+
+pytestmark = pytest.mark.anyio
+
+
+LIMITS = DeadLimits(rows=9, seconds=9e9)
+
+
+def opened(path: Path) -> Disk:
+    return Disk(path / "a.sqlite", "drift", LIMITS, 0, time.time)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = opened(tmp_path)
+    yield disk
+    disk.close()
+
+
+def rows(first: int, last: int, size: int = 9) -> list[Row]:
+    return [Row(0, n, b"x" * size, n) for n in range(first, last + 1)]
+
+
+def commit(disk: Disk, *jobs: Job) -> list[Any]:
+    """Do jobs in one commit; return the results of those that are no rows."""
+    outcomes = disk.commit(jobs)
+    assert [error for _, _, error in outcomes if error] == []
+    return [result for job, result, _ in outcomes if not job.rows]
+
+
+def job(
+    work: Callable[[Disk], Any] | None = None,
+    *,
+    keep: Sequence[Row] = (),
+    must: bool = False,
+    alone: bool = False,
+) -> Job:
+    nobody: Any = None
+    return Job(lambda result, error: None, nobody, keep, work, must, alone)
+
+
+def forgets(gone: list[Row]) -> Job:
+    return job(lambda disk: disk.forget(gone), must=True)
+
+
+def is_synced(disk: Disk) -> bool:
+    (mode,) = disk._file.db.execute("PRAGMA synchronous").fetchone()
+    return bool(mode == 2)
+
+
+def test_commits_wait_for_the_disk_where_events_are_accepted(disk: Disk) -> None:
+    commit(disk, job(keep=rows(1, 9)))
+    assert is_synced(disk)
+    commit(disk, forgets(rows(1, 1)), forgets(rows(2, 2)))
+    assert not is_synced(disk)
+    commit(disk, forgets(rows(3, 3)), job(keep=rows(10, 10)))
+    assert is_synced(disk)
+    commit(
+        disk, job(lambda disk: disk.bury([Grave(rows(4, 4)[0], "refused", 400, 0.0)]), must=True)
+    )
+    assert not is_synced(disk)
+    commit(disk, job(lambda disk: disk.replay(10)))
+    assert is_synced(disk)
+
+
+def test_what_is_taken_over_is_safe_before_it_is_gone_elsewhere(tmp_path: Path) -> None:
+    ours = Disk(tmp_path, "drift", LIMITS, 0, time.time)
+    other = Disk(tmp_path / "drift-other.sqlite", "drift", LIMITS, 0, time.time)
+    commit(other, job(keep=rows(1, 9)))
+    commit(other, forgets(rows(1, 2)))
+    other.close()
+    commit(ours, forgets(rows(1, 1)))
+    assert not is_synced(ours)
+    (held,) = commit(ours, job(lambda disk: disk.adopt(1, 99), alone=True))
+    assert held.pending == 7
+    assert is_synced(ours)
+    ours.close()
+
+
+def test_what_is_done_is_not_read_again_nor_counted(disk: Disk) -> None:
+    commit(disk, job(keep=rows(1, 9)))
+    (_, loaded) = commit(disk, forgets(rows(1, 4)), job(lambda disk: disk.load(0, 99, 9999)))
+    assert [row.seq for row in loaded.rows] == [5, 6, 7, 8, 9]
+    (_, held) = commit(disk, forgets(rows(9, 9)), job(Disk.held))
+    assert (held.pending, held.bytes, held.last) == (4, 36, 9)
+
+
+def test_what_is_done_lingers_in_the_file_up_to_a_bound(tmp_path: Path) -> None:
+    disk = opened(tmp_path)
+
+    def left() -> int:
+        (count,) = disk._file.db.execute("SELECT count(*) FROM events").fetchone()
+        return int(count)
+
+    size = disk_module.LINGERING // 10
+    commit(disk, job(keep=rows(1, 30, size)))
+    for n in range(1, 11):
+        commit(disk, forgets(rows(n, n, size)))
+    assert left() == 30
+    commit(disk, forgets(rows(11, 12, size)))
+    assert left() == 18
+    commit(disk, forgets(rows(13, 13, size)))
+    path = disk._file.path
+    disk.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*), min(seq) FROM events").fetchone() == (17, 14)
+        assert db.execute("SELECT count(*) FROM done").fetchone() == (0,)
+    db.close()
+
+
+def test_a_library_that_takes_few_variables_does_as_well(disk: Disk) -> None:
+    disk._file.db.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    commit(disk, job(keep=rows(1, 1500)))
+    commit(disk, forgets(rows(1, 1400)))
+    (loaded,) = commit(disk, job(lambda disk: disk.load(0, 9999, 99999)))
+    assert [row.seq for row in loaded.rows] == list(range(1401, 1501))
+
+
+@pytest.mark.parametrize("damage", [False, True])
+async def test_after_a_crash_what_was_delivered_is_not_sent_again(
+    box: Sandbox, tmp_path: Path, damage: bool
+) -> None:
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path / "outbox") as events:
+        await events.track_many(
+            Track("Step", user_id=n % 7, attributes={"n": n}) for n in range(300)
+        )
+        await events.flush()
+        path = image(tmp_path / "outbox", tmp_path / "copy")
+    if damage:
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        db.close()
+        page = path.read_bytes().index(b'"n":150') // 4096
+        overwrite(path, 4096 * page, bytes(4096))
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path / "copy") as again:
+        stats = await again.flush()
+    assert stats.accepted == 0
+    assert len(list((tmp_path / "copy").glob("*.damaged-*"))) == damage
+    assert sorted(n for numbers in numbers_of(box).values() for n in numbers) == list(range(300))
