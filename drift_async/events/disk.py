@@ -168,7 +168,9 @@ class Disk:
     def _note_done(self) -> None:
         """Write down which rows are done: all of a commit at once."""
         if self._done:
-            self._file.insert("done", [row.seq for row in self._done])
+            seqs = [row.seq for row in self._done]
+            seqs += seqs[-1:] * ((1 << (len(seqs) - 1).bit_length()) - len(seqs))
+            self._file.insert("done", seqs)
             self._lingering += sum([len(row.body) for row in self._done])
             self._done.clear()
 

@@ -30,15 +30,23 @@ _TOO_LONG = f"must be from -{SAFE} to {SAFE}, which JavaScript reads exactly; se
 _TEXTS = frozenset({str})
 _FLAT = "must be text, number, bool or datetime: attributes are flat"
 
+
+def _encode(value: dict[str, Any]) -> bytes:
+    """Return plain JSON data as bytes; TypeError where a key of the attributes is no text."""
+    if not _TEXTS.issuperset(map(type, value.get("attributes", ()))):
+        raise TypeError("the standard library would make a text of it")
+    return dumps(value)
+
+
 try:
     from orjson import OPT_APPEND_NEWLINE
     from orjson import dumps as _fast_dumps
 except ImportError:
-    encode: Callable[[Any], bytes] = dumps
+    encode: Callable[[dict[str, Any]], bytes] = _encode
 else:
 
-    def encode(value: Any) -> bytes:
-        """Return plain JSON data as bytes."""
+    def encode(value: dict[str, Any]) -> bytes:
+        """Do as `_encode` does, in a tenth of the time."""
         # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
         # copy of its true size, but only if it leaves something off.
         return _fast_dumps(value, option=OPT_APPEND_NEWLINE)[:-1]
@@ -53,10 +61,8 @@ def encode_identify(
 ) -> tuple[int, bytes]:
     """Return the key by which order holds, and the bytes of an identify event."""
     field, owner = _owner(user_id, company_id)
-    value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": created_at}
-    if attributes is not None:
-        value["attributes"] = _flat(attributes)
-    return _encoded(value, owner)
+    value = {"orgId": org_id, field: owner, "createdAt": created_at}
+    return _with_attributes(value, owner, attributes)
 
 
 def encode_track(
@@ -73,10 +79,8 @@ def encode_track(
     if event.startswith("page"):
         raise InputError("event", "must not begin with 'page': such names are Drift's own")
     field, owner = _owner(user_id, company_id)
-    value: dict[str, Any] = {"orgId": org_id, field: owner, "event": event, "createdAt": created_at}
-    if attributes is not None:
-        value["attributes"] = _flat(attributes)
-    return _encoded(value, owner)
+    value = {"orgId": org_id, field: owner, "event": event, "createdAt": created_at}
+    return _with_attributes(value, owner, attributes)
 
 
 def encode_hit(
@@ -163,24 +167,34 @@ def _id(field: str, value: str) -> str:
     return inputs.text(field, value, most=MAX_ID)
 
 
-def _flat(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return attributes of the event API, of which none is null, a list or a map."""
-    if type(attributes) is dict and _TEXTS.issuperset(map(type, attributes)):
-        for value in attributes.values():
-            kind = type(value)
+def _with_attributes(
+    value: dict[str, Any], owner: str | int, attributes: Mapping[str, Any] | None
+) -> tuple[int, bytes]:
+    """Encode with attributes of the event API, of which none is null, a list or a map."""
+    if type(attributes) is dict:
+        for item in attributes.values():
+            kind = type(item)
             if kind is str or kind is bool:
                 continue
-            if kind is int:
-                if -SAFE <= value <= SAFE:
-                    continue
-            elif kind is float and value - value == 0.0:
+            # The limits in digits: 5 % of what accepting an event costs.
+            if kind is int and -9007199254740992 <= item <= 9007199254740992:
+                continue
+            if kind is float and item - item == 0.0:
                 continue
             break
         else:
-            return attributes
-    if not isinstance(attributes, Mapping):
-        raise InputError("attributes", "must be a mapping")
-    return {_name(name): _attribute(name, value) for name, value in attributes.items()}
+            value["attributes"] = attributes
+            try:
+                return _encoded(value, owner)
+            except TypeError:  # a key is a text and more than that
+                pass
+    if attributes is not None:
+        if not isinstance(attributes, Mapping):
+            raise InputError("attributes", "must be a mapping")
+        value["attributes"] = {
+            _name(name): _attribute(name, item) for name, item in attributes.items()
+        }
+    return _encoded(value, owner)
 
 
 def _name(name: object) -> str:

@@ -72,7 +72,7 @@ class File:
         width, start = _COLUMNS[table], 0
         most = self.db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
         while left := (len(values) - start) // width:
-            count = 1 << min(left, most, 2048).bit_length() - 1
+            count = 1 << min(left, most, 4096).bit_length() - 1
             marks = ",".join([f"({','.join('?' * width)})"] * count)
             part = values[start : start + count * width]
             self.db.execute(f"INSERT INTO {table} VALUES {marks}", part)

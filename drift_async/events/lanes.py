@@ -103,6 +103,12 @@ def cut(rows: deque[Row], most: int, most_bytes: int) -> list[Row]:
     if most == 1:
         return [rows.popleft()]
     kind = rows[0].kind
+    front = [rows.popleft() for _ in range(min(most, len(rows)))]
+    # Mostly all of them can go, which takes half of the time to find.
+    is_small = sum([len(row.body) for row in front]) + len(front) < most_bytes
+    if is_small and [row.kind for row in front].count(kind) == len(front):
+        return front
+    rows.extendleft(reversed(front))
     size = 2  # the brackets
     batch: list[Row] = []
     passed: list[Row] = []

@@ -11,11 +11,8 @@ from ..errors import InputError
 from .lanes import Row
 from .outbox import Outbox
 
-PIECE = 512
-"""Events that are given to the disk together."""
-
-LARGE_PIECE = 2048
-"""As long as the disk is at those before."""
+PIECES = (512, 1024, 2048)
+"""Events that are given to the disk together: the more, the longer it is at those before."""
 
 BREATH = 100
 """Events to accept before other tasks have a turn."""
@@ -51,7 +48,7 @@ async def accept_many(
             count += 1
             if waiting or not keeping.done() or not outbox.offer(row):
                 waiting.append(row)
-            if len(waiting) >= (PIECE if keeping.done() else LARGE_PIECE):
+            if len(waiting) in PIECES and (keeping.done() or len(waiting) == PIECES[-1]):
                 await keeping
                 # While these are being kept, the next are made.
                 keeping = asyncio.ensure_future(outbox.put_many(waiting, timeout))

@@ -26,10 +26,12 @@ class Room:
 
     def take(self, size: int, events: int = 1) -> bool:
         """Take room for events of a *size*; False if there is none, or others wait for it."""
-        if self._places or not self._fits(size, events):
+        events, used = self.events + events, self.bytes + size
+        # `_fits`, without the call.
+        is_over = events > self._max_events or used > self._max_bytes
+        if self._places or (is_over and events > 1):
             return False
-        self.events += events
-        self.bytes += size
+        self.events, self.bytes = events, used
         return True
 
     async def wait(self, size: int, until: float) -> None:
@@ -73,10 +75,10 @@ class Room:
             if not granted.done():
                 granted.set_exception(error())
 
-    def _fits(self, size: int, events: int = 1) -> bool:
-        if self.events + events <= self._max_events and self.bytes + size <= self._max_bytes:
-            return True
-        return not self.events and events == 1  # over the limit by itself, it must come through
+    def _fits(self, size: int) -> bool:
+        if not self.events:
+            return True  # one over the limit by itself must still come through
+        return self.events < self._max_events and self.bytes + size <= self._max_bytes
 
     def _admit(self) -> None:
         while self._places and self._fits(self._places[0].size):
