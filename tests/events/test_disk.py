@@ -18,7 +18,7 @@ from drift_async.events.store import DeadLimits, Grave
 from drift_async.sandbox import Sandbox
 
 from .test_delivery import numbers_of
-from .test_files import ORG, image, overwrite
+from .test_files import ORG, image, on_disk, overwrite
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +145,7 @@ async def test_after_a_crash_what_was_delivered_is_not_sent_again(
             Track("Step", user_id=n % 7, attributes={"n": n}) for n in range(300)
         )
         await events.flush()
+        await on_disk(events, lambda disk: None)  # after what was asked before
         path = image(tmp_path / "outbox", tmp_path / "copy")
     if damage:
         with sqlite3.connect(path) as db:
