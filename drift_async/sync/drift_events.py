@@ -34,7 +34,8 @@ class DriftEvents(EventClient):
     ``outbox`` on disk. It is delivered in the background, in batches, in the order of its user;
     what fails is tried again for as long as it takes. Drift knows no repeats: a batch whose reply
     is lost is sent again, and a track may count twice, at its fixed ``created_at``;
-    ``on_unknown="dead"`` sets such events aside instead (but for a process that is killed).
+    ``on_unknown="dead"`` sets such events aside instead (but where the process is killed
+    or the power fails).
 
     ``org_id`` is the id of your organisation. ``outbox`` is a directory on a local disk: each
     process owns a file in it, and takes over those of processes that have ended; a path that ends
