@@ -126,6 +126,9 @@ def test_to_tell_the_depth_takes_time_by_size_only() -> None:
         b"[" + b",".join([b'"[",[],"]",{}'] * 70_000) + b"]",
         b'["]",' * 200_000,
         b"]" * 1_000_000,
+        b"[" + b"][".join([b'[]""' * 60_000] * 4) + b"]",
+        b"[][" + b'[[[[""]]]]""' * 80_000 + b"][" + b"[" * 65,
+        b"][" * 500_000,
     ):
         began = time.thread_time()
         nesting.nests_over(hostile, 64)
@@ -167,6 +170,63 @@ def test_depth_is_told_without_parsing(value: Any, most: int) -> None:
             patch.setattr(nesting, "_FEW", few)
             patch.setattr(nesting, "_CHUNK", 3)
             assert nesting.nests_over(body, most) is (levels(value) > most)
+
+
+@given(NESTED, NESTED, st.integers(0, 4), st.integers(0, 3), st.integers(0, 9))
+def test_rows_that_nest_alike_hide_no_depth(
+    row: Any, odd: Any, place: int, level: int, most: int
+) -> None:
+    value: Any = [odd if n == place else row for n in range(5)]
+    for n in range(level):
+        value = [row, row, value, row] if n % 2 else {"data": value, "next": row}
+    assert nesting.nests_over(json.dumps(value).encode(), most) is (levels(value) > most)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_deep_row_counts_wherever_it_is(place: int) -> None:
+    for depth in (62, 63, 64):
+        body = json.dumps([nested(depth) if n == place else [] for n in range(4)]).encode()
+        assert nesting.nests_over(body, 64) is (depth + 1 > 64)
+
+
+@pytest.mark.usefixtures("_library")
+def test_a_bracket_in_a_text_does_not_make_rows_even() -> None:
+    assert loads(b'[["]"],' * 63 + b"1" + b"]" * 63)
+    with pytest.raises(ValueError, match="levels"):
+        loads(b'[["]"],' * 64 + b"1" + b"]" * 64)
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("text", ["]", "[", "][", "]]]", '"]', '\\"]', "}{", "],["])
+def test_a_large_body_is_refused_from_the_same_depth_on(text: str) -> None:
+    row = {"name": text, "tags": [{"name": text}], text: [[text], [1]]}
+    for depth, odd in ((64, nested(62)), (65, nested(63))):
+        for n in (0, 1, 2, 99, 199):
+            body = json.dumps({"data": [odd if i == n else row for i in range(200)]}).encode()
+            assert len(body) > strict_json._LARGE
+            if depth == 64:
+                assert loads(body)["data"][n] == odd
+            else:
+                with pytest.raises(ValueError, match="levels"):
+                    loads(body)
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**19, 10**20, 10**4299])
+def test_a_long_integer_is_exact_wherever_it_is(number: int) -> None:
+    for before in range(16):
+        assert loads(b'["%s",%d]' % (b"x" * before, number)) == ["x" * before, number]
+    for like in (
+        "-" * 60,
+        "2022-09-30 2022-10-01 2022-10-02",
+        "0f4c1d22-1234-1234-1234-123456789012",
+    ):
+        assert loads(json.dumps([like, number]).encode()) == [like, number]
+        assert loads(json.dumps([like, 1.5]).encode()) == [like, 1.5]
 
 
 JSON = st.recursive(

@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, overri
 from ..errors import InputError
 from .discreet import discreet
 from .secret import Secret
-from .straight import can_be_straight, straight_reader
+from .straight import StraightReader, can_be_straight
 from .strict_json import EPOCH, MILLISECOND, plain
 
 T = TypeVar("T")
@@ -277,6 +277,8 @@ def _tuple_hook(kind: Any, converter: BaseConverter) -> StructureHook:
             raise _WrongTypeError("list", value)
         if converter.detailed_validation:
             return tuple(hook(value, items))
+        if isinstance(hook, StraightReader):
+            return hook.read_all(value)
         return tuple([hook(item, item_kind) for item in value])
 
     return structure_items
@@ -297,7 +299,7 @@ def _mapping_hook(kind: Any, converter: BaseConverter) -> StructureHook:
 def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
     names = _wire_names(kind)
     if not converter.detailed_validation and can_be_straight(kind):
-        return straight_reader(kind, names, converter.get_structure_hook, Frozen)
+        return StraightReader(kind, names, converter.get_structure_hook, Frozen)
     known = frozenset(names.values())
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
     overrides |= {"extra": override(omit=True), "_nulls": override(omit=True)}

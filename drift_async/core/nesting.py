@@ -24,6 +24,8 @@ def nests_over(body: bytes, levels: int) -> bool:
     # Every other quote ends a text now, so that two without a bracket between can go: an even
     # number takes no bracket into a text or out of it.
     brackets = body.translate(_AS_ARRAYS, _NOT_MARKS)
+    if _has_few_besides_rows(brackets, levels):
+        return False
     for even in (b'"' * 32, b'"' * 8, b'""'):
         brackets = brackets.replace(even, b"")
     if b'"' in brackets:
@@ -33,6 +35,22 @@ def nests_over(body: bytes, levels: int) -> bool:
             return True
         brackets, levels = brackets.replace(b"[]", b""), levels - 1
     return _rises_over(brackets, levels)
+
+
+def _has_few_besides_rows(brackets: bytes, levels: int) -> bool:
+    """Tell whether there are too few brackets for that, rows that nest alike counted as one.
+
+    Such a row, with the two brackets between it and the one before, ends as high as it began, be
+    it in a text or not.
+    """
+    row = b"".join(brackets.split(b"][", 2)[1:2])
+    rest, height = row.replace(b'""', b""), 0
+    while b"[]" in rest and height < levels:
+        rest, height = rest.replace(b"[]", b""), height + 1
+    if rest:
+        return False  # it does not end as it began
+    row = b"][" + row
+    return brackets.count(b"[") - brackets.count(row) * row.count(b"[") + height <= levels
 
 
 def _rises_over(brackets: bytes, levels: int) -> bool:
