@@ -44,6 +44,8 @@ def _has_few_besides_rows(brackets: bytes, levels: int) -> bool:
     it in a text or not.
     """
     row = b"".join(brackets.split(b"][", 2)[1:2])
+    if len(row) > _FEW:
+        return False
     rest, height = row.replace(b'""', b""), 0
     while b"[]" in rest and height < levels:
         rest, height = rest.replace(b"[]", b""), height + 1
