@@ -185,10 +185,8 @@ class DriftEvents(EventClient):
         self._check_open()
         try:
             moment = _moment(created_at)
-            row = Row(
-                IDENTIFY,
-                *encode_identify(self._org_id, user_id, company_id, attributes, moment),
-            )
+            key, body = encode_identify(self._org_id, user_id, company_id, attributes, moment)
+            row = Row(IDENTIFY, key, body)
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
         except BaseException as error:
@@ -216,10 +214,8 @@ class DriftEvents(EventClient):
         self._check_open()
         try:
             moment = _moment(created_at)
-            row = Row(
-                TRACK,
-                *encode_track(self._org_id, event, user_id, company_id, attributes, moment),
-            )
+            key, body = encode_track(self._org_id, event, user_id, company_id, attributes, moment)
+            row = Row(TRACK, key, body)
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
         except BaseException as error:
