@@ -1,6 +1,6 @@
-"""Load for a web service: so many requests over 16 connections.
+"""Load for a web service: for each line `PATH COUNT` so many requests, over 16 connections.
 
-python webload.py PORT REQUESTS
+python webload.py PORT
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ import sys
 
 CONNECTIONS = 16
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-async def connection(port: int, requests: int) -> None:
+
+async def ask(connection: Connection, path: str, requests: int) -> None:
     """Send requests one after another."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = connection
     for n in range(requests):
-        writer.write(b"GET /?user-%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % (n % 500))
+        line = f"GET {path}?user-{n % 500} HTTP/1.1"
+        writer.write(f"{line}\r\nHost: localhost\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
         await reader.readexactly(size)
-    writer.close()
 
 
-async def main(port: int, requests: int) -> None:
-    """Send them all."""
-    await asyncio.gather(*(connection(port, requests // CONNECTIONS) for _ in range(CONNECTIONS)))
+async def main(port: int) -> None:
+    """Do what the lines ask for, and say when it is done."""
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        path, count = line.split()
+        share = int(count) // CONNECTIONS
+        await asyncio.gather(*(ask(connection, path, share) for connection in connections))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1])))
