@@ -19,6 +19,12 @@ pytestmark = pytest.mark.anyio
 ITEMS = 120
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches be full however busy the machine is: after this long they go as they are."""
+    monkeypatch.setattr("drift_async.sync.bulk.PAUSE", 60.0)
+
+
 def people(plan: str, number: int = ITEMS) -> Iterator[NewContact]:
     for n in range(number):
         yield NewContact(email=f"{n}@example.com", external_id=f"u{n}", attributes={"plan": plan})

@@ -193,6 +193,7 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
     """Copy what can be read of a damaged file: from the front, and from the back."""
     with contextlib.closing(sqlite3.connect(aside, timeout=0, isolation_level=None)) as old:
         old.execute("PRAGMA writable_schema=ON")  # or a file that was cut is not read at all
+        db.execute("BEGIN IMMEDIATE")
         for table in ("events", "dead"):
             width = _COLUMNS[table]
             for direction in ("ASC", "DESC"):
@@ -205,6 +206,7 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
         "UPDATE state SET last = max((SELECT coalesce(max(seq), 0) FROM events),"
         " (SELECT coalesce(max(seq), 0) FROM dead))"
     )
+    db.execute("COMMIT")
     (kept,) = db.execute("SELECT count(*) FROM events").fetchone()
     return int(kept)
 
