@@ -66,8 +66,7 @@ class File:
         """Add rows, given as all their columns one after another.
 
         For the time of a statement other threads run, and then it has to wait for them: so these
-        are few, and of few sizes, since they are compiled once. Against a statement a row, events
-        through a busy loop take a tenth less (measured).
+        are few, and of few sizes, since they are compiled once.
         """
         width, start = _COLUMNS[table], 0
         most = self.db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
