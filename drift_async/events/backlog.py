@@ -125,7 +125,7 @@ class Backlog:
     async def adopt(self) -> None:
         """Take over what other processes have left behind."""
         ledger = self._ledger
-        is_more = True
+        is_more = await self._store.has_others()
         while is_more:
             self.moving += 1
             try:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import attrs
 
@@ -23,20 +25,21 @@ LINGERING = 1024 * 1024
 """Bytes of events that may be done and still in the file. It is less work to note that they are,
 and to take many out at once."""
 
-_IS_WAITING = "seq NOT IN (SELECT seq FROM done)"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @attrs.define(eq=False, repr=False)
 class Job:
-    """What the thread is asked to do: keep rows, or something else; and who is told."""
+    """What the thread is asked to do: keep rows, forget some, or something else; who is told."""
 
     done: Callable[[Any, Exception | None], None]
     loop: asyncio.AbstractEventLoop
     rows: Sequence[Row] = ()
+    gone: Sequence[Row] = ()
     work: Callable[[Disk], Any] | None = None
     must: bool = False  # if the disk does not take it now it is done later; a power cut may undo it
     alone: bool = False  # it makes its own transactions
+    taken: asyncio.Future[None] | None = None  # done when the thread begins with it
 
 
 Outcome = tuple[Job, Any, Exception | None]
@@ -59,14 +62,15 @@ class Disk:
         self._clock = clock
         self._reserve_bytes = reserve
         self._later: list[Callable[[Disk], Any]] = []
-        self._done: list[Row] = []  # of this transaction
         self._lingering = 0
+        self._was_quiet = False
         folder = outbox.parent if outbox.suffix == files.SUFFIX else outbox
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = self._claim()
         self._reserve = self._file.path.with_name(f"{self._file.path.name}.reserve")
         self.lost = self._file.lost
-        (self._last,) = self._file.db.execute("SELECT last FROM state").fetchone()
+        self._last = self._noted = self._file.last()
+        self._has_reserve = False
         with contextlib.suppress(OSError):
             self._keep_reserve()
 
@@ -85,7 +89,7 @@ class Disk:
         """Give the file free."""
         self._later.append(Disk.purge)
         self._catch_up()
-        self._reserve.unlink(missing_ok=True)
+        self._give_up_reserve()
         self._file.close()
 
     def take_damage(self) -> list[tuple[int, str]]:
@@ -97,9 +101,9 @@ class Disk:
         """Return what is there."""
         db = self._file.db
         self._prune(self._clock())
-        self._note_done()
+        self.purge()
         pending, size = db.execute(
-            f"SELECT count(*), coalesce(sum(length(body)), 0) FROM events WHERE {_IS_WAITING}"
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM events"
         ).fetchone()
         (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
         return Held(pending, size, dead, self._last)
@@ -107,7 +111,7 @@ class Disk:
     # Commits
 
     def commit(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Do all jobs in one transaction; if that fails, each in its own."""
+        """Do all jobs in one commit, or few; if that fails, each in its own."""
         return self._commit([job for job in jobs if not job.alone]) + [
             self._apart(job) for job in jobs if job.alone
         ]
@@ -123,63 +127,57 @@ class Disk:
             if _code(error) in _DAMAGE:
                 self._replace()
             else:
-                self._reserve.unlink(missing_ok=True)  # for what removes rows
+                self._give_up_reserve()  # for what removes rows
                 if Disk.purge not in self._later:
                     self._later.append(Disk.purge)
                 self._catch_up()
         return [self._alone(job) for job in jobs]
 
+    def tidy(self) -> None:
+        """Take out of the file what is done, if that is much."""
+        if self._lingering > LINGERING:
+            self._later.append(Disk.purge)
+            self._catch_up()
+
     def _catch_up(self) -> None:
         """Do what the disk has not taken before."""
         try:
             while self._later:
-                self._begin(is_synced=False)
                 self._later[0](self)
-                self._end()
                 del self._later[0]
         except sqlite3.Error:
             self._roll_back()
 
     def _together(self, jobs: Sequence[Job]) -> list[Outcome]:
-        self._begin(is_synced=not all(job.must for job in jobs))
+        self._wait_for_disk(not all(job.must for job in jobs))
         rows = [row for job in jobs for row in job.rows]
-        if rows:
-            self._insert(rows)
-        # Rows first, also to be told of: a job that reads then finds what was counted before it.
-        ordered = sorted(jobs, key=lambda job: not job.rows)
-        outcomes: list[Outcome] = [
-            (job, job.work(self) if job.work else None, None) for job in ordered
-        ]
-        self._end()
+        if gone := [row for job in jobs for row in job.gone]:
+            self.forget(gone)  # it does no harm twice, should the rest fail
+        is_one = self._file.takes_at_once(len(rows)) and not any(job.work for job in jobs)
+        with contextlib.nullcontext() if is_one else self._file.transaction():
+            if rows:
+                self._insert(rows)
+            outcomes: list[Outcome] = [
+                (job, job.work(self) if job.work else None, None) for job in jobs
+            ]
         self._note_last()
         return outcomes
 
-    def _begin(self, *, is_synced: bool) -> None:
-        self._done.clear()
-        self._file.sync(is_synced)
-        self._file.db.execute("BEGIN IMMEDIATE")
+    def _wait_for_disk(self, is_needed: bool) -> None:
+        """Make commits wait for the disk, or not any longer if the last one need not have either.
 
-    def _end(self) -> None:
-        self._note_done()
-        if self._lingering > LINGERING:
-            self.purge()
-        self._file.db.execute("COMMIT")
-
-    def _note_done(self) -> None:
-        """Write down which rows are done: all of a commit at once."""
-        if self._done:
-            seqs = [row.seq for row in self._done]
-            seqs += seqs[-1:] * ((1 << (len(seqs) - 1).bit_length()) - len(seqs))
-            self._file.insert("done", seqs)
-            self._lingering += sum([len(row.body) for row in self._done])
-            self._done.clear()
+        To change it to and fro takes longer than to wait.
+        """
+        if is_needed or self._was_quiet:
+            self._file.sync(is_needed)
+        self._was_quiet = not is_needed
 
     def _note_last(self) -> None:
         """Write down the number of the last row, once that is committed."""
-        (last,) = self._file.db.execute("SELECT last FROM state").fetchone()
-        if last != self._last:
-            self._last = last
-            files.write_mark(self._file.mark, last)
+        if self._noted != self._last:
+            self._noted = self._last
+            with contextlib.suppress(OSError):  # it stays what it was: committed
+                files.write_mark(self._file.mark, self._last)
 
     def _alone(self, job: Job) -> Outcome:
         try:
@@ -188,12 +186,15 @@ class Disk:
             return self._together([job])[0]
         except (sqlite3.Error, OSError) as error:
             self._roll_back()
-            if job.must and job.work is not None:
-                self._later.append(job.work)
+            if job.must:
+                self._later.append(partial(Disk._finish, job=job))
                 return job, None, None
             if job.rows:
-                self._reserve.unlink(missing_ok=True)
+                self._give_up_reserve()
             return job, None, error
+
+    def _finish(self, job: Job) -> None:
+        self._together([job])
 
     def _apart(self, job: Job) -> Outcome:
         try:
@@ -203,18 +204,24 @@ class Disk:
             return job, None, error
 
     def _roll_back(self) -> None:
+        self._last = self._noted
         with contextlib.suppress(sqlite3.Error):
             self._file.db.execute("ROLLBACK")
 
     def _keep_reserve(self) -> None:
         """Hold some space back, so that on a full disk rows can still be removed."""
-        if self._reserve_bytes and not self._reserve.exists():
+        if self._reserve_bytes and not self._has_reserve:
             try:
                 self._reserve.touch(0o600)
                 self._reserve.write_bytes(bytes(self._reserve_bytes))
             except OSError:
-                self._reserve.unlink(missing_ok=True)
+                self._give_up_reserve()
                 raise
+            self._has_reserve = True
+
+    def _give_up_reserve(self) -> None:
+        self._reserve.unlink(missing_ok=True)
+        self._has_reserve = False
 
     def _replace(self) -> None:
         """Go on with a new file: this one turned out to be damaged."""
@@ -227,20 +234,28 @@ class Disk:
     # What jobs do
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        values: list[Any] = []
-        for row in rows:
-            crc = files.checksum(row.kind, row.key, row.body)
-            values += (row.seq, row.kind, row.key, row.body, crc)
-        self._file.insert("events", values)
-        self._file.db.execute("UPDATE state SET last = max(last, ?)", (rows[-1].seq,))
+        self._file.insert(
+            [
+                value
+                for row in rows
+                for value in (
+                    row.seq,
+                    row.kind,
+                    row.key,
+                    row.body,
+                    crc32(row.body, row.key ^ row.kind),
+                )
+            ],
+        )
+        self._last = max(self._last, rows[-1].seq)
 
     def forget(self, rows: Sequence[Row]) -> None:
         """Remove rows: they are noted as done, and taken out of the file with others."""
-        self._done += rows
+        self._file.note_done([row.seq for row in rows])
+        self._lingering += sum([len(row.body) for row in rows])
 
     def purge(self) -> None:
         """Take out of the file what is done."""
-        self._note_done()
         self._file.purge()
         self._lingering = 0
 
@@ -296,9 +311,9 @@ class Disk:
         rows: list[Row] = []
         damaged: list[Row] = []
         more = False
-        self._note_done()
+        self.purge()
         for seq, kind, key, body, crc in self._file.db.execute(
-            f"SELECT * FROM events WHERE seq > ? AND {_IS_WAITING} ORDER BY seq", (after,)
+            "SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,)
         ):
             if len(rows) + len(damaged) >= most or most_bytes <= 0:
                 more = True
@@ -312,14 +327,19 @@ class Disk:
             self.bury([Grave(row, "damaged", None, now) for row in damaged])
         return Loaded(rows, damaged, more)
 
+    def others(self) -> list[Path]:
+        """Return the files of other clients, living or not."""
+        if self._outbox.suffix == files.SUFFIX:
+            return []
+        found = sorted(self._outbox.glob(f"{self._stem}-*{files.SUFFIX}"))
+        return [path for path in found if path != self._file.path]
+
     def adopt(self, after: int, most: int) -> Held:
         """Take over rows of files that have no owner, up to *most*; return how much that was."""
         pending = size = dead = 0
-        if self._outbox.suffix == files.SUFFIX:
-            return Held()
-        for path in sorted(self._outbox.glob(f"{self._stem}-*{files.SUFFIX}")):
-            if path == self._file.path or not most:
-                continue
+        for path in self.others():
+            if not most:
+                break
             try:
                 other = files.open_file(path)
             except (OutboxLockedError, InputError):
@@ -347,13 +367,14 @@ class Disk:
 
     def _take_over(self, table: str, rows: Sequence[tuple[Any, ...]], after: int) -> None:
         db = self._file.db
-        self._begin(is_synced=True)
-        db.executemany(
-            f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})",
-            [(after + n, *row[1:]) for n, row in enumerate(rows, 1)],
-        )
-        db.execute("UPDATE state SET last = max(last, ?)", (after + len(rows),))
-        self._end()
+        self._wait_for_disk(True)
+        with self._file.transaction():
+            db.executemany(
+                f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})",
+                [(after + n, *row[1:]) for n, row in enumerate(rows, 1)],
+            )
+            self._last = max(self._last, after + len(rows))
+            self._file.go_on_after(self._last)
         self._note_last()
 
 

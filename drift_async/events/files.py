@@ -10,9 +10,11 @@ import contextlib
 import logging
 import os
 import sqlite3
+import sys
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,24 @@ APPLICATION_ID = 0x44724576
 SUFFIX = ".sqlite"
 
 _SCHEMA = """
-CREATE TABLE events (seq INTEGER PRIMARY KEY, kind INT, key INT, body BLOB, crc INT);
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, kind INT, key INT, body BLOB, crc INT
+)
+
 CREATE TABLE dead (
     seq INTEGER PRIMARY KEY, kind INT, key INT, body BLOB, crc INT,
     reason TEXT, status INT, died_at REAL
-);
-CREATE TABLE done (seq INTEGER PRIMARY KEY ON CONFLICT IGNORE);
-CREATE TABLE state (last INT);
-INSERT INTO state VALUES (0);
+)
+
+CREATE TABLE done (first INT, last INT)
+
+CREATE TRIGGER purge BEFORE DELETE ON done BEGIN
+    DELETE FROM events WHERE seq BETWEEN OLD.first AND OLD.last;
+END
+
+INSERT INTO sqlite_sequence VALUES ('events', 0)
 """
-_COLUMNS = {"events": 5, "dead": 8, "done": 1}
+_COLUMNS = {"events": 5, "dead": 8}
 
 
 class _DamagedError(Exception):
@@ -44,13 +54,25 @@ class _DamagedError(Exception):
 
 @attrs.define(eq=False, repr=False)
 class File:
-    """An open file: the connection, and what was lost of it before."""
+    """An open file: the connection, and what was lost of it before.
+
+    In each statement the thread gives Python's lock away, some times, and from a busy event loop
+    gets it back only once that has to wait. Thus what is done often is few statements, run by the
+    method that gives it away the least.
+    """
 
     path: Path
     db: sqlite3.Connection
     mark: int
     lost: list[tuple[int, str]] = attrs.Factory(list)
     is_synced: bool = True
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done within. After an error it is for the caller to roll back."""
+        self.db.execute("BEGIN IMMEDIATE")
+        yield
+        self.db.execute("COMMIT")
 
     def sync(self, is_synced: bool) -> None:
         """Make the commits that follow wait for the disk itself, or not.
@@ -62,25 +84,46 @@ class File:
             self.db.execute(f"PRAGMA synchronous={'FULL' if is_synced else 'NORMAL'}")
             self.is_synced = is_synced
 
-    def insert(self, table: str, values: list[Any]) -> None:
-        """Add rows, given as all their columns one after another.
+    def last(self) -> int:
+        """Return the highest number that was given to a row, be it here or not."""
+        (last,) = self.db.execute("SELECT seq FROM sqlite_sequence").fetchone()
+        return int(last)
 
-        For the time of a statement other threads run, and then it has to wait for them: so these
-        are few, and of few sizes, since they are compiled once.
-        """
-        width, start = _COLUMNS[table], 0
-        most = self.db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
+    def go_on_after(self, last: int) -> None:
+        """Have numbers up to that one count as given."""
+        self.db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?)", (last,))
+
+    def insert(self, values: list[Any]) -> None:
+        """Add events, given as all their columns one after another."""
+        width, start = _COLUMNS["events"], 0
         while left := (len(values) - start) // width:
-            count = 1 << min(left, most, 4096).bit_length() - 1
+            count = self._at_once(left)
             marks = ",".join([f"({','.join('?' * width)})"] * count)
             part = values[start : start + count * width]
-            self.db.execute(f"INSERT INTO {table} VALUES {marks}", part)
+            self.db.executemany(f"INSERT INTO events VALUES {marks}", [part])
             start += len(part)
+
+    def takes_at_once(self, rows: int) -> bool:
+        """Tell whether one statement adds so many events."""
+        return rows == self._at_once(rows)
+
+    def _at_once(self, rows: int) -> int:
+        # Statements are compiled once, so there are few sizes: small ones, and powers of two.
+        most = self.db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // _COLUMNS["events"]
+        rows = min(rows, most, 4096)
+        return rows if rows <= 64 else 1 << rows.bit_length() - 1
+
+    def note_done(self, seqs: Sequence[int]) -> None:
+        """Note that events are done: `purge` removes them."""
+        ranges = _ranges(seqs)
+        if self.db.in_transaction:
+            self.db.executemany("INSERT INTO done VALUES (?, ?)", ranges)
+        elif ranges:
+            self.db.executescript(f"INSERT INTO done VALUES {str(ranges)[1:-1]}")
 
     def purge(self) -> None:
         """Remove the events that are done."""
-        self.db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM done)")
-        self.db.execute("DELETE FROM done")
+        (self.db.execute if self.db.in_transaction else self.db.executescript)("DELETE FROM done")
 
     def close(self) -> None:
         """Give the file free."""
@@ -91,6 +134,14 @@ class File:
 def checksum(kind: int, key: int, body: bytes) -> int:
     """Return what is kept with a row to notice that it has changed."""
     return zlib.crc32(body, key ^ kind)
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return numbers as ranges of such that follow each other."""
+    ordered = sorted(numbers)
+    starts = [b for a, b in pairwise([-2, *ordered]) if b > a + 1]
+    ends = [a for a, b in pairwise([*ordered, sys.maxsize]) if b > a + 1]
+    return list(zip(starts, ends, strict=True))
 
 
 def candidates(outbox: Path, stem: str) -> Iterator[Path]:
@@ -121,12 +172,14 @@ def open_file(path: Path) -> File:
         logger.error("outbox: %s", said)
         lost.append((0, said))
     mark = os.open(f"{path}.mark", os.O_CREAT | os.O_RDWR, 0o600)
-    (last,) = db.execute("SELECT last FROM state").fetchone()
-    if not lost and (gone := _read_mark(mark) - last) > 0:
-        said = f"the last writes to {path.name} are gone, up to {gone} events with them"
-        logger.error("outbox: %s", said)
-        lost.append((gone, said))
-    return File(path, db, mark, lost)
+    file = File(path, db, mark, lost)
+    if (gone := _read_mark(mark) - file.last()) > 0:
+        file.go_on_after(file.last() + gone)  # or it would be told again next time
+        if not lost:
+            said = f"the last writes to {path.name} are gone, up to {gone} events with them"
+            logger.error("outbox: %s", said)
+            lost.append((gone, said))
+    return file
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -162,18 +215,18 @@ def _prepare(db: sqlite3.Connection) -> None:
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if not tables:
-        for statement in filter(str.strip, _SCHEMA.split(";")):
+        for statement in _SCHEMA.split("\n\n"):
             db.execute(statement)
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     elif application != APPLICATION_ID:
         raise InputError("outbox", "is a database of something else")
     db.execute("COMMIT")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok" or db.execute("SELECT last FROM state").fetchone() is None:
+    if verdict != "ok" or db.execute("SELECT seq FROM sqlite_sequence").fetchone() is None:
         raise _DamagedError("the check failed")
     db.execute("SELECT seq, kind, key, body, crc FROM events LIMIT 1").fetchall()
     db.execute("SELECT reason, status, died_at FROM dead LIMIT 1").fetchall()
-    db.execute("SELECT seq FROM done LIMIT 1").fetchall()
+    db.execute("SELECT first, last FROM done LIMIT 1").fetchall()
 
 
 def _replace(path: Path) -> tuple[Path, sqlite3.Connection]:
@@ -200,10 +253,10 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
                 rows = _readable(old, f"SELECT * FROM {table} ORDER BY seq {direction}", width)
                 db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
         with contextlib.suppress(sqlite3.DatabaseError):
-            db.executemany("DELETE FROM events WHERE seq = ?", old.execute("SELECT * FROM done"))
+            done = old.execute("SELECT first, last FROM done")
+            db.executemany("DELETE FROM events WHERE seq BETWEEN ? AND ?", done)
     db.execute(
-        "UPDATE state SET last = max((SELECT coalesce(max(seq), 0) FROM events),"
-        " (SELECT coalesce(max(seq), 0) FROM dead))"
+        "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(seq), 0) FROM dead))"
     )
     db.execute("COMMIT")
     (kept,) = db.execute("SELECT count(*) FROM events").fetchone()

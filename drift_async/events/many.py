@@ -54,6 +54,9 @@ async def accept_many(
                 keeping = asyncio.ensure_future(outbox.put_many(waiting, timeout))
                 waiting = []
                 await asyncio.sleep(0)  # they are on their way now
+                if outbox.store.is_durable:
+                    taken = outbox.store.taken()
+                    await asyncio.wait([keeping, taken], return_when=asyncio.FIRST_COMPLETED)
                 check_open()
             elif not count % BREATH:
                 await asyncio.sleep(0)  # the loop has other work too

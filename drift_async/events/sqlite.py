@@ -43,6 +43,7 @@ class SqliteStore:
         self._jobs: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         self._puts: list[Job] = []  # of this turn of the loop: the thread is woken once for them
         self._loop = asyncio.get_running_loop()
+        self._taken: asyncio.Future[None]
         self._on_damage = on_damage
         self._is_begun = False
 
@@ -53,6 +54,8 @@ class SqliteStore:
         """
         self._loop = asyncio.get_running_loop()
         self._puts = []  # nobody waits for those of a loop that has ended
+        self._taken = self._loop.create_future()
+        self._taken.set_result(None)
         if not self._is_begun:
             opened: asyncio.Future[None] = self._loop.create_future()
             threading.Thread(
@@ -83,11 +86,17 @@ class SqliteStore:
 
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
-        self._puts.append(Job(done, self._loop, rows))
+        job = Job(done, self._loop, rows)
+        self._puts.append(job)
         if len(rows) > 1:
+            self._taken = job.taken = self._loop.create_future()
             self._hand_over()
         elif len(self._puts) == 1:
             self._loop.call_soon(self._hand_over)
+
+    def taken(self) -> asyncio.Future[None]:
+        """Return what is done once the thread is at work on the last rows that came together."""
+        return self._taken
 
     def _hand_over(self) -> None:
         if self._puts:
@@ -96,7 +105,7 @@ class SqliteStore:
 
     def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
         """Remove rows."""
-        return self._ask(lambda disk: disk.forget(rows), must=True)
+        return self._ask(None, gone=rows, must=True)
 
     def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
         """Set rows aside; return how many dead letters went for it, by reason."""
@@ -114,21 +123,26 @@ class SqliteStore:
         """Return the rows that follow number *after*, up to so many rows and bytes."""
         return self._ask(lambda disk: disk.load(after, rows, size))
 
+    def has_others(self) -> asyncio.Future[bool]:
+        """Tell whether there are files of other clients, living or not."""
+        return self._ask(lambda disk: bool(disk.others()), alone=True)
+
     def adopt(self, after: int, most: int) -> asyncio.Future[Held]:
         """Take over rows that others have left, numbered from *after* on; return how much."""
         return self._ask(lambda disk: disk.adopt(after, most), alone=True)
 
     def _ask(
         self,
-        work: Callable[[Disk], Any],
+        work: Callable[[Disk], Any] | None,
         *,
+        gone: Sequence[Row] = (),
         must: bool = False,
         alone: bool = False,
         default: Any = None,
     ) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
         self._hand_over()  # what was asked before is done before
-        self._jobs.put([Job(_into(answer, default), self._loop, (), work, must, alone)])
+        self._jobs.put([Job(_into(answer, default), self._loop, (), gone, work, must, alone)])
         return answer
 
     def _post(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
@@ -161,6 +175,11 @@ def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, An
     return done
 
 
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def _serve(
     settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
     jobs: SimpleQueue[Sequence[Job] | None],
@@ -180,11 +199,20 @@ def _serve(
             while True:
                 batch.append(jobs.get_nowait())
         is_open = None not in batch
-        asked = [job for part in batch if part is not None for job in part]
-        try:
-            outcomes = disk.commit(asked)
-        except Exception as error:  # whatever it is, nobody may wait for ever
-            logger.exception("the outbox's thread failed")
-            outcomes = [(job, None, error) for job in asked]
-        post(outcomes, disk.take_damage())
-        del batch, asked, outcomes  # while waiting it holds on to nothing
+        asked = [job for some in batch if some is not None for job in some]
+        for job in asked:
+            if job.taken is not None:
+                with contextlib.suppress(RuntimeError):  # its loop has ended
+                    job.loop.call_soon_threadsafe(_settle, job.taken)
+        # Who waits for rows is told before the rest, which then finds them counted.
+        puts, others = [job for job in asked if job.rows], [job for job in asked if not job.rows]
+        for part in filter(None, (puts, others)):
+            try:
+                outcomes = disk.commit(part)
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                logger.exception("the outbox's thread failed")
+                outcomes = [(job, None, error) for job in part]
+            post(outcomes, disk.take_damage())
+        if is_open:
+            disk.tidy()
+        del batch, asked, puts, others, part, outcomes  # while waiting it holds on to nothing

@@ -70,6 +70,12 @@ class Store(Protocol):
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
 
+    def taken(self) -> asyncio.Future[None]:
+        """Return what is done once the disk is at work on the last rows that came together.
+
+        A loop that stays busy until then keeps it from them: its thread does not get Python's lock.
+        """
+
     def forget(self, rows: Sequence[Row]) -> Awaitable[None]:
         """Remove rows."""
 
@@ -84,6 +90,9 @@ class Store(Protocol):
 
     def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
         """Return the rows that follow number *after*, up to so many rows and bytes."""
+
+    def has_others(self) -> Awaitable[bool]:
+        """Tell whether there are files of other clients, living or not."""
 
     def adopt(self, after: int, most: int) -> Awaitable[Held]:
         """Take over rows that others have left, numbered from *after* on; return how much."""
@@ -112,6 +121,9 @@ class MemoryStore:
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         done(None, None)
 
+    def taken(self) -> asyncio.Future[None]:
+        raise AssertionError("there is no disk")
+
     def forget(self, rows: Sequence[Row]) -> Awaitable[None]:
         return _DONE
 
@@ -139,6 +151,9 @@ class MemoryStore:
 
     def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
         raise AssertionError("all rows are in memory")
+
+    async def has_others(self) -> bool:
+        return False
 
     async def adopt(self, after: int, most: int) -> Held:
         return Held()

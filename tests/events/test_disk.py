@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drift_async import DriftEvents, Track
+from drift_async import DeadlineError, DriftEvents, Track
 from drift_async.events import disk as disk_module
 from drift_async.events.disk import Disk, Job
 from drift_async.events.lanes import Row
@@ -18,7 +20,7 @@ from drift_async.events.store import DeadLimits, Grave
 from drift_async.sandbox import Sandbox
 
 from .test_delivery import numbers_of
-from .test_files import ORG, image, on_disk, overwrite
+from .test_files import NOWHERE, ORG, image, on_disk, overwrite
 
 pytestmark = pytest.mark.anyio
 
@@ -52,15 +54,16 @@ def job(
     work: Callable[[Disk], Any] | None = None,
     *,
     keep: Sequence[Row] = (),
+    gone: Sequence[Row] = (),
     must: bool = False,
     alone: bool = False,
 ) -> Job:
     nobody: Any = None
-    return Job(lambda result, error: None, nobody, keep, work, must, alone)
+    return Job(lambda result, error: None, nobody, keep, gone, work, must, alone)
 
 
 def forgets(gone: list[Row]) -> Job:
-    return job(lambda disk: disk.forget(gone), must=True)
+    return job(gone=gone, must=True)
 
 
 def is_synced(disk: Disk) -> bool:
@@ -71,13 +74,14 @@ def is_synced(disk: Disk) -> bool:
 def test_commits_wait_for_the_disk_where_events_are_accepted(disk: Disk) -> None:
     commit(disk, job(keep=rows(1, 9)))
     assert is_synced(disk)
-    commit(disk, forgets(rows(1, 1)), forgets(rows(2, 2)))
+    for n in range(1, 3):  # one may wait without need: to change it takes longer
+        commit(disk, forgets(rows(n, n)))
     assert not is_synced(disk)
     commit(disk, forgets(rows(3, 3)), job(keep=rows(10, 10)))
     assert is_synced(disk)
-    commit(
-        disk, job(lambda disk: disk.bury([Grave(rows(4, 4)[0], "refused", 400, 0.0)]), must=True)
-    )
+    for n in range(4, 6):
+        grave = Grave(rows(n, n)[0], "refused", 400, 0.0)
+        commit(disk, job(partial(Disk.bury, graves=[grave]), must=True))
     assert not is_synced(disk)
     commit(disk, job(lambda disk: disk.replay(10)))
     assert is_synced(disk)
@@ -89,7 +93,8 @@ def test_what_is_taken_over_is_safe_before_it_is_gone_elsewhere(tmp_path: Path) 
     commit(other, job(keep=rows(1, 9)))
     commit(other, forgets(rows(1, 2)))
     other.close()
-    commit(ours, forgets(rows(1, 1)))
+    for _ in range(2):
+        commit(ours, forgets(rows(1, 1)))
     assert not is_synced(ours)
     (held,) = commit(ours, job(lambda disk: disk.adopt(1, 99), alone=True))
     assert held.pending == 7
@@ -117,7 +122,10 @@ def test_what_is_done_lingers_in_the_file_up_to_a_bound(tmp_path: Path) -> None:
     for n in range(1, 11):
         commit(disk, forgets(rows(n, n, size)))
     assert left() == 30
+    disk.tidy()
+    assert left() == 30
     commit(disk, forgets(rows(11, 12, size)))
+    disk.tidy()
     assert left() == 18
     commit(disk, forgets(rows(13, 13, size)))
     path = disk._file.path
@@ -126,6 +134,27 @@ def test_what_is_done_lingers_in_the_file_up_to_a_bound(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*), min(seq) FROM events").fetchone() == (17, 14)
         assert db.execute("SELECT count(*) FROM done").fetchone() == (0,)
     db.close()
+
+
+def test_only_what_is_done_is_taken_out(disk: Disk) -> None:
+    commit(disk, job(keep=rows(1, 20)))
+    done = [3, 1, 2, 7, 20, 19, 3]
+    commit(disk, forgets([rows(n, n)[0] for n in done]))
+    (loaded,) = commit(disk, job(lambda disk: disk.load(0, 99, 9999)))
+    assert [row.seq for row in loaded.rows] == [n for n in range(1, 21) if n not in done]
+    commit(disk, forgets(rows(4, 18)))
+    (held,) = commit(disk, job(Disk.held))
+    assert (held.pending, held.last) == (0, 20)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 100, 2048, 5000])
+def test_any_number_of_events_is_kept_as_a_whole(disk: Disk, count: int) -> None:
+    commit(disk, job(keep=rows(1, count)))
+    assert (commit(disk, job(Disk.held)))[0].pending == count
+    clash = [*rows(count + 1, 2 * count), *rows(count, count)]  # its number is taken
+    ((_, _, error),) = disk.commit([job(keep=clash)])
+    assert isinstance(error, sqlite3.IntegrityError)
+    assert (commit(disk, job(Disk.held)))[0].pending == count
 
 
 def test_a_library_that_takes_few_variables_does_as_well(disk: Disk) -> None:
@@ -158,3 +187,25 @@ async def test_after_a_crash_what_was_delivered_is_not_sent_again(
     assert stats.accepted == 0
     assert len(list((tmp_path / "copy").glob("*.damaged-*"))) == damage
     assert sorted(n for numbers in numbers_of(box).values() for n in numbers) == list(range(300))
+
+
+async def test_many_events_do_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    released = threading.Event()
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, timeout=0.2) as events:
+        stuck = on_disk(events, lambda disk: released.wait())
+        with pytest.raises(DeadlineError, match="the disk has not answered"):
+            await events.track_many(Track("Step", user_id=n) for n in range(5000))
+        released.set()
+        await stuck
+        await events.close(0)
+
+
+async def test_events_of_a_client_without_others_are_not_read_back(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Any] = []
+    monkeypatch.setattr(Disk, "load", loads.append)
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        await events.track_many(Track("Step", user_id=n) for n in range(1000))
+        assert (await events.flush()).delivered == 1000
+    assert loads == []
