@@ -157,8 +157,10 @@ class Disk:
         with contextlib.nullcontext() if is_one else self._file.transaction():
             if rows:
                 self._insert(rows)
+            # Rows first, also to be told of: a job that reads finds what was counted before it.
             outcomes: list[Outcome] = [
-                (job, job.work(self) if job.work else None, None) for job in jobs
+                (job, job.work(self) if job.work else None, None)
+                for job in sorted(jobs, key=lambda job: not job.rows)
             ]
         self._note_last()
         return outcomes

@@ -175,11 +175,6 @@ def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, An
     return done
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 def _serve(
     settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
     jobs: SimpleQueue[Sequence[Job] | None],
@@ -199,20 +194,26 @@ def _serve(
             while True:
                 batch.append(jobs.get_nowait())
         is_open = None not in batch
-        asked = [job for some in batch if some is not None for job in some]
-        for job in asked:
-            if job.taken is not None:
-                with contextlib.suppress(RuntimeError):  # its loop has ended
-                    job.loop.call_soon_threadsafe(_settle, job.taken)
-        # Who waits for rows is told before the rest, which then finds them counted.
-        puts, others = [job for job in asked if job.rows], [job for job in asked if not job.rows]
-        for part in filter(None, (puts, others)):
-            try:
-                outcomes = disk.commit(part)
-            except Exception as error:  # whatever it is, nobody may wait for ever
-                logger.exception("the outbox's thread failed")
-                outcomes = [(job, None, error) for job in part]
-            post(outcomes, disk.take_damage())
-        if is_open:
-            disk.tidy()
-        del batch, asked, puts, others, part, outcomes  # while waiting it holds on to nothing
+        _work(disk, [job for some in batch if some is not None for job in some], post)
+        del batch  # while waiting it holds on to nothing
+
+
+def _work(
+    disk: Disk,
+    jobs: Sequence[Job],
+    post: Callable[[list[Outcome], list[tuple[int, str]]], None],
+) -> None:
+    for job in jobs:
+        if job.taken is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                job.loop.call_soon_threadsafe(_into(job.taken), None, None)
+    # Pieces come first: the loop makes the next meanwhile.
+    pieces = [job for job in jobs if job.taken is not None]
+    for part in filter(None, (pieces, [job for job in jobs if job.taken is None])):
+        try:
+            outcomes = disk.commit(part)
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            logger.exception("the outbox's thread failed")
+            outcomes = [(job, None, error) for job in part]
+        post(outcomes, disk.take_damage())
+    disk.tidy()

@@ -60,7 +60,8 @@ class Replayed:
 
 
 class Store(Protocol):
-    """Where rows are kept. What is asked is done in the order in which it was asked.
+    """Where rows are kept. What is asked is done in the order in which it was asked, but that rows
+    which come together may go first.
 
     Nothing but `put` fails for want of space: it is tried again later.
     """
