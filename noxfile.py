@@ -45,6 +45,7 @@ def interpreter(version: str) -> str | None:
 FOUND = [python for version in PYTHONS if (python := interpreter(version))]
 NEWEST = FOUND[-1:] or [None]
 OLDEST = FOUND[:1] or [None]
+ON_ALL_CORES = ("-n", "auto")
 
 
 @nox.session
@@ -59,7 +60,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, of both faces and of the tests."""
-    session.install("-e", ".[cli]", *GROUPS["types"], *GROUPS["test"], *GROUPS["bench"])
+    session.install("-e", ".[cli,fast]", *GROUPS["types"], *GROUPS["test"])
     session.run("mypy")
 
 
@@ -75,14 +76,14 @@ def twin(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the whole suite on the oldest supported Python that is here."""
     session.install("-e", ".[cli]", *GROUPS["test"])
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, *session.posargs)
 
 
 @nox.session(python=NEWEST)
 def newest(session: nox.Session) -> None:
     """Run the short path through everything on the newest Python that is here."""
     session.install("-e", ".[cli]", *GROUPS["test"])
-    session.run("pytest", "-m", "smoke", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
 @nox.session
@@ -95,14 +96,14 @@ def lowest(session: nox.Session) -> None:
         ]
     ]
     session.install("-e", ".[cli]", *GROUPS["test"], *floors)
-    session.run("pytest", "-m", "smoke", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
 @nox.session
 def fast(session: nox.Session) -> None:
     """Run the short path with orjson and uvloop installed."""
     session.install("-e", ".[cli,fast]", *GROUPS["test"])
-    session.run("pytest", "-m", "smoke", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
 @nox.session

@@ -64,7 +64,7 @@ def told(story: Callable[[], Story]) -> Lane:
 
 def segment(bench: Bench, **settings: Any) -> Any:
     """Return a client of Segment that sends to the benchmark's server."""
-    from segment.analytics.client import Client  # type: ignore[import-untyped]
+    from segment.analytics.client import Client
 
     return Client("key", host=bench.server.url, max_queue_size=1_000_000, **settings)
 
@@ -93,7 +93,7 @@ def segment_delivers(bench: Bench, count: int) -> float:
 
 
 def customerio_delivers(bench: Bench, count: int) -> float:
-    from customerio import CustomerIO  # type: ignore[import-untyped]
+    from customerio import CustomerIO
 
     client = CustomerIO("site", "key")
     client.base_url = f"{bench.server.url}/api/v1"

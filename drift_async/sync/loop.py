@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
@@ -30,6 +31,9 @@ EXIT_BOUND = 5.0
 
 INTERRUPT_BOUND = 1.0
 """Seconds that Ctrl-C waits for the call it has cancelled."""
+
+# From 3.12 on a task need not wait for the next turn of the loop to begin.
+_AT_ONCE: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Lifecycle(Protocol):
@@ -171,7 +175,7 @@ class Call:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin, on the loop thread."""
-        self._task = loop.create_task(self._drive(), context=self._context)
+        self._task = asyncio.Task(self._drive(), loop=loop, context=self._context, **_AT_ONCE)
 
     def refuse(self, error: BaseException) -> None:
         """End a call that never began."""
