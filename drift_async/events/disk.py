@@ -117,6 +117,8 @@ class Disk:
         ]
 
     def _commit(self, jobs: Sequence[Job]) -> list[Outcome]:
+        if self._lingering > LINGERING:
+            self._later.append(Disk.purge)
         self._catch_up()
         try:
             if any(job.rows for job in jobs):
@@ -132,12 +134,6 @@ class Disk:
                     self._later.append(Disk.purge)
                 self._catch_up()
         return [self._alone(job) for job in jobs]
-
-    def tidy(self) -> None:
-        """Take out of the file what is done, if that is much."""
-        if self._lingering > LINGERING:
-            self._later.append(Disk.purge)
-            self._catch_up()
 
     def _catch_up(self) -> None:
         """Do what the disk has not taken before."""
@@ -236,19 +232,11 @@ class Disk:
     # What jobs do
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        self._file.insert(
-            [
-                value
-                for row in rows
-                for value in (
-                    row.seq,
-                    row.kind,
-                    row.key,
-                    row.body,
-                    crc32(row.body, row.key ^ row.kind),
-                )
-            ],
-        )
+        values: list[Any] = []
+        for row in rows:
+            kind, key, body = row.kind, row.key, row.body
+            values += (row.seq, kind, key, body, crc32(body, key ^ kind))
+        self._file.insert(values)
         self._last = max(self._last, rows[-1].seq)
 
     def forget(self, rows: Sequence[Row]) -> None:

@@ -137,8 +137,10 @@ class Outbox:
             if not kept.done():
                 kept.set_result(None if error is None else str(error))
 
-        for row in rows:
-            row.seq = self.ledger.given = self.ledger.given + 1
+        given = self.ledger.given
+        for seq, row in enumerate(rows, given + 1):
+            row.seq = seq
+        self.ledger.given = given + len(rows)
         self.store.put(rows, done)
         if kept.done():
             return kept.result()

@@ -216,4 +216,3 @@ def _work(
             logger.exception("the outbox's thread failed")
             outcomes = [(job, None, error) for job in part]
         post(outcomes, disk.take_damage())
-    disk.tidy()
