@@ -30,7 +30,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 @attrs.define(eq=False, repr=False)
 class Job:
-    """What the thread is asked to do: keep rows, forget some, or something else; who is told."""
+    """What the thread is asked: to keep rows, forget some, or do something else; and who is told."""
 
     done: Callable[[Any, Exception | None], None]
     loop: asyncio.AbstractEventLoop
@@ -87,7 +87,7 @@ class Disk:
 
     def close(self) -> None:
         """Give the file free."""
-        self._later.append(Disk.purge)
+        self._purge_soon()
         self._catch_up()
         self._give_up_reserve()
         self._file.close()
@@ -118,7 +118,7 @@ class Disk:
 
     def _commit(self, jobs: Sequence[Job]) -> list[Outcome]:
         if self._lingering > LINGERING:
-            self._later.append(Disk.purge)
+            self._purge_soon()
         self._catch_up()
         try:
             if any(job.rows for job in jobs):
@@ -130,10 +130,13 @@ class Disk:
                 self._replace()
             else:
                 self._give_up_reserve()  # for what removes rows
-                if Disk.purge not in self._later:
-                    self._later.append(Disk.purge)
+                self._purge_soon()
                 self._catch_up()
         return [self._alone(job) for job in jobs]
+
+    def _purge_soon(self) -> None:
+        if Disk.purge not in self._later:
+            self._later.append(Disk.purge)
 
     def _catch_up(self) -> None:
         """Do what the disk has not taken before."""

@@ -61,6 +61,9 @@ async def accept_many(
             elif not count % BREATH:
                 await asyncio.sleep(0)  # the loop has other work too
                 check_open()
+    except asyncio.CancelledError:
+        keeping.cancel()
+        raise
     except Exception:  # of the items, whatever it is: those before it are accepted all the same
         await keeping
         await outbox.put_many(waiting, timeout)

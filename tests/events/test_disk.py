@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -207,3 +208,22 @@ async def test_events_of_a_client_without_others_are_not_read_back(
         await events.track_many(Track("Step", user_id=n) for n in range(1000))
         assert (await events.flush()).delivered == 1000
     assert loads == []
+
+
+async def test_many_events_that_are_cancelled_leave_no_task_behind(tmp_path: Path) -> None:
+    released = threading.Event()
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path) as events:
+        stuck = on_disk(events, lambda disk: released.wait())
+        before = asyncio.all_tasks()
+        many = asyncio.create_task(events.track_many(Track("Step", user_id=n) for n in range(600)))
+        while not events._outbox._keeping:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # nothing tells
+        many.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await many
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() - before == set()
+        released.set()
+        await stuck
+        stats = await events.close(0)
+    assert stats.accepted == stats.pending == 512  # what was on its way to the disk arrives
