@@ -30,7 +30,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 @attrs.define(eq=False, repr=False)
 class Job:
-    """What the thread is asked: to keep rows, forget some, or do something else; and who is told."""
+    """What the thread is asked: to keep rows, to forget some, something else; and who is told."""
 
     done: Callable[[Any, Exception | None], None]
     loop: asyncio.AbstractEventLoop
