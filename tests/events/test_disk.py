@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -17,11 +19,11 @@ from drift_async import DeadlineError, DriftEvents, Track
 from drift_async.events import disk as disk_module
 from drift_async.events.disk import Disk, Job
 from drift_async.events.lanes import Row
-from drift_async.events.store import DeadLimits, Grave
+from drift_async.events.store import DeadLimits, Grave, Held
 from drift_async.sandbox import Sandbox
 
 from .test_delivery import numbers_of
-from .test_files import NOWHERE, ORG, image, on_disk, overwrite
+from .test_files import NOWHERE, ORG, image, on_disk, overwrite, until
 
 pytestmark = pytest.mark.anyio
 
@@ -146,6 +148,40 @@ def test_only_what_is_done_is_taken_out(disk: Disk) -> None:
     assert (held.pending, held.last) == (0, 20)
 
 
+def test_rows_are_told_of_before_what_reads_them(disk: Disk) -> None:
+    load, keep = job(lambda disk: disk.load(0, 99, 9999)), job(keep=rows(1, 3))
+    (first, _, _), (second, loaded, _) = disk.commit([load, keep])
+    assert (first, second) == (keep, load)
+    assert len(loaded.rows) == 3
+
+
+def test_numbers_of_dead_letters_that_were_taken_over_are_not_missed(tmp_path: Path) -> None:
+    other = Disk(tmp_path / "drift-other.sqlite", "drift", LIMITS, 0, time.time)
+    commit(other, job(keep=rows(1, 3)))
+    graves = [Grave(row, "refused", 400, time.time()) for row in rows(1, 3)]
+    commit(other, job(lambda disk: disk.bury(graves), must=True))
+    other.close()
+    ours = Disk(tmp_path / "drift-ours.sqlite", "drift", LIMITS, 0, time.time)
+    ours._outbox = tmp_path
+    (held,) = commit(ours, job(lambda disk: disk.adopt(0, 99), alone=True))
+    assert (held.dead, held.last) == (3, 3)
+    ours._file.db.execute("DELETE FROM dead")  # as when they are old
+    ours.close()
+    again = Disk(tmp_path / "drift-ours.sqlite", "drift", LIMITS, 0, time.time)
+    assert again.take_damage() == []
+    assert commit(again, job(Disk.held))[0].last == 3
+    again.close()
+
+
+def test_the_reserve_is_written_once(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, "drift", LIMITS, 1000, time.time)
+    (reserve,) = tmp_path.glob("*.reserve")
+    os.utime(reserve, (0, 0))
+    commit(disk, job(keep=rows(1, 2)))
+    assert reserve.stat().st_mtime == 0
+    disk.close()
+
+
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 100, 2048, 5000])
 def test_any_number_of_events_is_kept_as_a_whole(disk: Disk, count: int) -> None:
     commit(disk, job(keep=rows(1, count)))
@@ -199,15 +235,48 @@ async def test_many_events_do_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> 
         await events.close(0)
 
 
-async def test_events_of_a_client_without_others_are_not_read_back(
-    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_next_events_are_made_while_the_disk_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads: list[Any] = []
-    monkeypatch.setattr(Disk, "load", loads.append)
-    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
-        await events.track_many(Track("Step", user_id=n) for n in range(1000))
-        assert (await events.flush()).delivered == 1000
-    assert loads == []
+    real, released, made = Disk._insert, threading.Event(), 0
+
+    def insert(self: Disk, rows: Sequence[Row]) -> None:
+        released.wait()
+        real(self, rows)
+
+    def items() -> Iterator[Track]:
+        nonlocal made
+        for made in range(1, 1001):
+            yield Track("Step", user_id=made)
+
+    monkeypatch.setattr(Disk, "_insert", insert)
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path) as events:
+        many = asyncio.create_task(events.track_many(items()))
+        await until(lambda: made == 1000)
+        assert events.stats().accepted == 0
+        released.set()
+        assert await many == 1000
+        await events.close(0)
+
+
+async def test_only_a_client_with_others_looks_for_what_they_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = Disk.adopt, 0
+
+    def adopt(self: Disk, after: int, most: int) -> Held:
+        nonlocal looks
+        looks += 1
+        return real(self, after, most)
+
+    monkeypatch.setattr(Disk, "adopt", adopt)
+    async with contextlib.AsyncExitStack() as clients:
+        for n in range(2):
+            client = DriftEvents(1, base_url=NOWHERE, outbox=tmp_path)
+            await clients.enter_async_context(client)
+            for _ in range(3):  # to see others, to look, to know
+                await on_disk(client, lambda disk: None)
+            assert looks == n
 
 
 async def test_many_events_that_are_cancelled_leave_no_task_behind(tmp_path: Path) -> None:
