@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import attrs
 
@@ -237,8 +236,8 @@ class Disk:
     def _insert(self, rows: Sequence[Row]) -> None:
         values: list[Any] = []
         for row in rows:
-            kind, key, body = row.kind, row.key, row.body
-            values += (row.seq, kind, key, body, crc32(body, key ^ kind))
+            crc = files.checksum(row.kind, row.key, row.body)
+            values += (row.seq, row.kind, row.key, row.body, crc)
         self._file.insert(values)
         self._last = max(self._last, rows[-1].seq)
 

@@ -100,6 +100,7 @@ class File:
             count = self._at_once(left)
             marks = ",".join([f"({','.join('?' * width)})"] * count)
             part = values[start : start + count * width]
+            # `execute` gives the lock away once more, to ask for a number that is known.
             self.db.executemany(f"INSERT INTO events VALUES {marks}", [part])
             start += len(part)
 
