@@ -156,10 +156,11 @@ async def test_a_bulk_can_be_left_and_taken_up_again_but_not_used_twice(drift: A
 
 async def test_stop_on_error_starts_nothing_after_the_error(drift: Any, box: Sandbox) -> None:
     ids = [*KNOWN[:30], 1, *KNOWN]
+    box.fail("contacts.get", delay=0.2, skip=31, times=None)  # those under way beside it stay so
     report = await drift.contacts.get_many(ids, window=4, stop_on_error=True).collect()
     [error] = report.errors
     assert error.index == 30
-    assert 30 <= len(report.values) < 36
+    assert 30 <= len(report.values) <= 30 + 3
     assert len(box.seen) == len(report.values) + 1
 
 
