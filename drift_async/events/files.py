@@ -37,9 +37,9 @@ CREATE TABLE dead (
     reason TEXT, status INT, died_at REAL
 )
 
-CREATE TABLE done (first INT, last INT)
+CREATE TABLE done (first INT, last INT, sum INT)
 
-CREATE TRIGGER purge BEFORE DELETE ON done BEGIN
+CREATE TRIGGER purge BEFORE DELETE ON done WHEN OLD.sum = OLD.first + OLD.last BEGIN
     DELETE FROM events WHERE seq BETWEEN OLD.first AND OLD.last;
 END
 
@@ -116,9 +116,10 @@ class File:
 
     def note_done(self, seqs: Sequence[int]) -> None:
         """Note that events are done: `purge` removes them."""
-        ranges = _ranges(seqs)
+        # The sum is a check: one changed bit in a range could take out events that still wait.
+        ranges = [(first, last, first + last) for first, last in _ranges(seqs)]
         if self.db.in_transaction:
-            self.db.executemany("INSERT INTO done VALUES (?, ?)", ranges)
+            self.db.executemany("INSERT INTO done VALUES (?, ?, ?)", ranges)
         elif ranges:
             self.db.executescript(f"INSERT INTO done VALUES {str(ranges)[1:-1]}")
 
@@ -227,7 +228,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise _DamagedError("the check failed")
     db.execute("SELECT seq, kind, key, body, crc FROM events LIMIT 1").fetchall()
     db.execute("SELECT reason, status, died_at FROM dead LIMIT 1").fetchall()
-    db.execute("SELECT first, last FROM done LIMIT 1").fetchall()
+    db.execute("SELECT first, last, sum FROM done LIMIT 1").fetchall()
 
 
 def _replace(path: Path) -> tuple[Path, sqlite3.Connection]:
@@ -254,7 +255,7 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
                 rows = _readable(old, f"SELECT * FROM {table} ORDER BY seq {direction}", width)
                 db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
         with contextlib.suppress(sqlite3.DatabaseError):
-            done = old.execute("SELECT first, last FROM done")
+            done = old.execute("SELECT first, last FROM done WHERE sum = first + last")
             db.executemany("DELETE FROM events WHERE seq BETWEEN ? AND ?", done)
     db.execute(
         "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(seq), 0) FROM dead))"

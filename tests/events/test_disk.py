@@ -148,6 +148,14 @@ def test_only_what_is_done_is_taken_out(disk: Disk) -> None:
     assert (held.pending, held.last) == (0, 20)
 
 
+@pytest.mark.parametrize("column", ["first", "last", "sum"])
+def test_a_note_of_what_is_done_that_has_changed_takes_out_nothing(disk: Disk, column: str) -> None:
+    commit(disk, job(keep=rows(1, 20)))
+    commit(disk, forgets(rows(5, 6)))
+    disk._file.db.execute(f"UPDATE done SET {column} = {column} + 8")
+    assert commit(disk, job(Disk.held))[0].pending == 20
+
+
 def test_rows_are_told_of_before_what_reads_them(disk: Disk) -> None:
     load, keep = job(lambda disk: disk.load(0, 99, 9999)), job(keep=rows(1, 3))
     (first, _, _), (second, loaded, _) = disk.commit([load, keep])
