@@ -93,11 +93,11 @@ class Backlog:
     def begin(self, held: Held) -> None:
         """Start from what the store holds."""
         self._ledger.begin(held.last, held.dead)
-        self._find(held.pending, held.bytes)
+        self._find(held.pending, held.bytes, held.last)
 
-    def _find(self, count: int, size: int) -> None:
+    def _find(self, count: int, size: int, last: int) -> None:
         self._rows += count
-        self._ledger.found(count, size)
+        self._ledger.found(count, size, last)
         self.read_on()
 
     async def replay(self) -> int:
@@ -107,17 +107,16 @@ class Backlog:
         before = self._ledger.given
         self._ledger.given += self._ledger.dead
         moved = asyncio.ensure_future(self._store.replay(before))
-        moved.add_done_callback(self._have_replayed)
+        moved.add_done_callback(partial(self._have_replayed, before))
         return (await asyncio.shield(moved)).count  # it is done whoever waits for it
 
-    def _have_replayed(self, moved: asyncio.Future[Replayed]) -> None:
+    def _have_replayed(self, before: int, moved: asyncio.Future[Replayed]) -> None:
         self.moving -= 1
         if moved.cancelled() or moved.exception() is not None:
             return  # who waits for it is told
         ledger, found = self._ledger, moved.result()
-        ledger.last = max(ledger.last, ledger.given)
         ledger.dead -= found.count
-        ledger.wait_again(found.count, found.bytes)
+        ledger.wait_again(found.count, found.bytes, before + found.count)
         ledger.line_up(found.rows)
         self._rows += found.count - len(found.rows)
         self.read_on()
@@ -135,12 +134,11 @@ class Backlog:
             finally:
                 self.moving -= 1
             last = before + found.pending + found.dead
-            ledger.last = max(ledger.last, last)
             if ledger.given == before + ADOPTED:
                 ledger.given = last  # the other numbers stay free
             ledger.dead += found.dead
             ledger.accepted += found.dead
-            self._find(found.pending, found.bytes)
+            self._find(found.pending, found.bytes, last)
             is_more = found.pending + found.dead >= ADOPTED
 
     def end(self) -> None:

@@ -45,7 +45,7 @@ class Ledger:
         self.given = 0
         """The last number given to a row."""
         self.last = 0
-        """That of the last row accepted."""
+        """The highest of a row accepted."""
         self._on_drop = on_drop
         self._flushes: set[_Flush] = set()
 
@@ -54,7 +54,7 @@ class Ledger:
         self.accepted += len(rows)
         self.pending += len(rows)
         self.bytes += size
-        self.last = rows[-1].seq
+        self._reach(rows[-1].seq, len(rows))
 
     def line_up(self, rows: Sequence[Row]) -> None:
         """Put rows at the end of their lanes."""
@@ -62,17 +62,27 @@ class Ledger:
         for row in rows:
             lanes[row.key % len(lanes)].append(row)
 
-    def found(self, count: int, size: int) -> None:
-        """Count rows that were found on disk."""
+    def found(self, count: int, size: int, last: int) -> None:
+        """Count rows that were found on disk, up to number *last*."""
         self.accepted += count
         self.recovered += count
-        self.wait_again(count, size)
+        self.wait_again(count, size, last)
 
-    def wait_again(self, count: int, size: int) -> None:
-        """Count rows as pending whether there is room or not."""
+    def wait_again(self, count: int, size: int, last: int) -> None:
+        """Count rows as pending, up to number *last*, whether there is room or not."""
         self.pending += count
         self.bytes += size
         self.room.add(count, size)
+        self._reach(last, count)
+
+    def _reach(self, last: int, count: int) -> None:
+        """Note that so many rows, up to number *last*, are pending now."""
+        if last > self.last:
+            self.last = last
+        else:  # others were faster, and a flush would take these for such as it waits for
+            for flush in self._flushes:
+                if last <= flush.mark:
+                    flush.left += count
 
     def settle(self, rows: Sequence[Row]) -> None:
         """Count rows as pending no longer, and let go on who waited for that."""

@@ -207,9 +207,11 @@ def _work(
         if job.taken is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended
                 job.loop.call_soon_threadsafe(_into(job.taken), None, None)
-    # Pieces come first: the loop makes the next meanwhile.
-    pieces = [job for job in jobs if job.taken is not None]
-    for part in filter(None, (pieces, [job for job in jobs if job.taken is None])):
+    # Pieces come first: the loop makes the next meanwhile. Other events are not passed by them.
+    first = [job for job in jobs if job.rows]
+    if any(job.taken is None for job in first):
+        first = []
+    for part in filter(None, (first, [job for job in jobs if job not in first])):
         try:
             outcomes = disk.commit(part)
         except Exception as error:  # whatever it is, nobody may wait for ever

@@ -304,3 +304,27 @@ async def test_many_events_that_are_cancelled_leave_no_task_behind(tmp_path: Pat
         await stuck
         stats = await events.close(0)
     assert stats.accepted == stats.pending == 512  # what was on its way to the disk arrives
+
+
+async def test_a_flush_ends_also_where_one_event_came_just_before_many(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def hold(disk: Disk) -> None:
+        begun.set()
+        released.wait()
+
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
+        stuck = on_disk(events, hold)
+        await asyncio.to_thread(begun.wait)
+        one = asyncio.create_task(events.track("Step", user_id="a"))
+        many = asyncio.create_task(
+            events.track_many(Track("Step", user_id=n, attributes={"n": n}) for n in range(512))
+        )
+        await until(lambda: len(events._outbox._keeping) == 2)
+        released.set()
+        await asyncio.gather(one, many, stuck)
+        async with asyncio.timeout(10):
+            stats = await events.flush(60)
+    assert (stats.accepted, stats.delivered) == (513, 513)

@@ -12,6 +12,9 @@ import pytest
 
 from drift_async import DriftEvents
 from drift_async.events.disk import Disk
+from drift_async.events.lanes import Row
+from drift_async.events.ledger import Ledger
+from drift_async.events.room import Room
 from drift_async.sandbox import Sandbox
 
 from ..server import Server, reply
@@ -137,6 +140,19 @@ async def test_a_replay_counts_also_when_who_asked_for_it_is_cancelled(
         assert (stats.accepted, stats.dead, stats.pending) == (5, 5, 0)
         assert len(await events.dead()) == 5
     assert len(server.got) > 1
+
+
+async def test_a_flush_is_not_ended_by_what_came_after_it_with_a_lower_number() -> None:
+    ledger = Ledger(1, Room(9, 999), None)
+    replayed, waiting = ([Row(0, 0, b"x", seq) for seq in seqs] for seqs in ([1, 2], [3, 4, 5]))
+    ledger.enter(waiting, 3)
+    flush = asyncio.ensure_future(ledger.drained())
+    await asyncio.sleep(0)
+    ledger.wait_again(2, 2, 2)
+    for rows in (replayed, waiting[:2], waiting[2:]):
+        assert not flush.done()
+        ledger.settle(rows)
+    await flush
 
 
 def wipe(disk: Disk) -> None:
