@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack, get_args
@@ -20,7 +19,7 @@ from ..core.secret import Secret
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
-from .encode import SAFE, encode_identify, encode_track, milliseconds
+from .encode import IDENTIFY, SAFE, TRACK, encode_event
 from .items import Identify, Track
 from .lanes import Row
 from .outbox import WhenFull
@@ -29,7 +28,6 @@ from .records import Loss
 EVENTS_URL = "https://event.api.drift.com"
 
 BATCH = 600
-IDENTIFY, TRACK = 0, 1
 
 _NOTHING: type[None] = type(None)
 
@@ -184,9 +182,9 @@ class DriftEvents(EventClient):
         """
         self._check_open()
         try:
-            moment = _moment(created_at)
-            key, body = encode_identify(self._org_id, user_id, company_id, attributes, moment)
-            row = Row(IDENTIFY, key, body)
+            row = encode_event(
+                IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
+            )
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
         except BaseException as error:
@@ -213,9 +211,9 @@ class DriftEvents(EventClient):
         """
         self._check_open()
         try:
-            moment = _moment(created_at)
-            key, body = encode_track(self._org_id, event, user_id, company_id, attributes, moment)
-            row = Row(TRACK, key, body)
+            row = encode_event(
+                TRACK, self._org_id, event, user_id, company_id, attributes, created_at
+            )
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
         except BaseException as error:
@@ -240,21 +238,27 @@ class DriftEvents(EventClient):
     def _identify_row(self, item: Identify) -> Row:
         if not isinstance(item, Identify):
             raise InputError("item", "must be an Identify")
-        moment = _moment(item.created_at)
-        return Row(
+        return encode_event(
             IDENTIFY,
-            *encode_identify(self._org_id, item.user_id, item.company_id, item.attributes, moment),
+            self._org_id,
+            None,
+            item.user_id,
+            item.company_id,
+            item.attributes,
+            item.created_at,
         )
 
     def _track_row(self, item: Track) -> Row:
         if not isinstance(item, Track):
             raise InputError("item", "must be a Track")
-        moment = _moment(item.created_at)
-        return Row(
+        return encode_event(
             TRACK,
-            *encode_track(
-                self._org_id, item.event, item.user_id, item.company_id, item.attributes, moment
-            ),
+            self._org_id,
+            item.event,
+            item.user_id,
+            item.company_id,
+            item.attributes,
+            item.created_at,
         )
 
 
@@ -263,9 +267,3 @@ class DriftEventSettings(EventSettings, total=False):
 
     linger: float
     on_unknown: OnUnknown
-
-
-def _moment(created_at: datetime | None) -> int:
-    if created_at is None:
-        return time.time_ns() // 1_000_000
-    return milliseconds("created_at", created_at)

@@ -7,6 +7,7 @@ long way, which converts it or raises `InputError` with the place.
 from __future__ import annotations
 
 import random
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 from ..core import inputs
 from ..core.strict_json import MAX_DEPTH, dumps, plain, to_ms
 from ..errors import InputError
+from .lanes import Row
 
 MAX_EVENT = 65_536
 """Bytes of one encoded event. SegmentStream's own limit; for Drift, which documents none, ours."""
@@ -30,57 +32,60 @@ _TOO_LONG = f"must be from -{SAFE} to {SAFE}, which JavaScript reads exactly; se
 _TEXTS = frozenset({str})
 _FLAT = "must be text, number, bool or datetime: attributes are flat"
 
+IDENTIFY, TRACK = 0, 1
 
-def _encode(value: dict[str, Any]) -> bytes:
+
+def _encode(value: dict[str, Any], option: int) -> bytes:
     """Return plain JSON data as bytes; TypeError where a key of the attributes is no text."""
     if not _TEXTS.issuperset(map(type, value.get("attributes", ()))):
         raise TypeError("the standard library would make a text of it")
-    return dumps(value)
+    return dumps(value) + b"\n"
 
 
 try:
-    from orjson import OPT_APPEND_NEWLINE
-    from orjson import dumps as _fast_dumps
+    import orjson
 except ImportError:
-    encode: Callable[[dict[str, Any]], bytes] = _encode
+    encode: Callable[..., bytes] = _encode
+    OPTION = 0
 else:
-
-    def encode(value: dict[str, Any]) -> bytes:
-        """Do as `_encode` does."""
-        # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
-        # copy of its true size, but only if it leaves something off.
-        return _fast_dumps(value, option=OPT_APPEND_NEWLINE)[:-1]
+    encode = orjson.dumps
+    OPTION = orjson.OPT_APPEND_NEWLINE
 
 
-def encode_identify(
+def encode_event(
+    kind: int,
     org_id: int,
+    event: str | None,
     user_id: str | int | None,
     company_id: str | int | None,
     attributes: Mapping[str, Any] | None,
-    created_at: int,
-) -> tuple[int, bytes]:
-    """Return the key by which order holds, and the bytes of an identify event."""
-    field, owner = _owner(user_id, company_id)
-    value = {"orgId": org_id, field: owner, "createdAt": created_at}
-    return _with_attributes(value, owner, attributes)
-
-
-def encode_track(
-    org_id: int,
-    event: str,
-    user_id: str | int | None,
-    company_id: str | int | None,
-    attributes: Mapping[str, Any] | None,
-    created_at: int,
-) -> tuple[int, bytes]:
-    """Return the key by which order holds, and the bytes of a track event."""
-    if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
-        event = inputs.text("event", event, most=MAX_ID)
-    if event.startswith("page"):
-        raise InputError("event", "must not begin with 'page': such names are Drift's own")
-    field, owner = _owner(user_id, company_id)
-    value = {"orgId": org_id, field: owner, "event": event, "createdAt": created_at}
-    return _with_attributes(value, owner, attributes)
+    created_at: datetime | None,
+) -> Row:
+    """Return an event of Drift, by default of now; what identifies has no name."""
+    owner: str | int
+    if (
+        company_id is None
+        and type(user_id) is str
+        and 0 < len(user_id) <= MAX_ID
+        and not user_id.isspace()
+    ):
+        field, owner = "userId", user_id  # nearly always, so without a call
+    else:
+        field, owner = _owner(user_id, company_id)
+    if created_at is None:
+        moment = time.time_ns() // 1_000_000
+    else:
+        moment = milliseconds("created_at", created_at)
+    value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": moment}
+    if kind == TRACK:
+        if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
+            event = inputs.text("event", event, most=MAX_ID)
+        if event[0] == "p" and event.startswith("page"):
+            raise InputError("event", "must not begin with 'page': such names are Drift's own")
+        value["event"] = event
+    if attributes is not None:
+        value["attributes"] = attributes if _is_flat(attributes) else _flat(attributes)
+    return _row(kind, value, owner)
 
 
 def encode_hit(
@@ -91,8 +96,8 @@ def encode_hit(
     sent_at: str,
     context: Mapping[str, Any] | None,
     integrations: Mapping[str, Any] | None,
-) -> tuple[int, bytes]:
-    """Return the key by which order holds, and the bytes of a SegmentStream event."""
+) -> Row:
+    """Return a SegmentStream event."""
     content = _free("event", event)
     if "user" in content or anonymous_id is not None or user_id is None:
         user, owner = _user(content.get("user", {}), user_id, anonymous_id)
@@ -104,7 +109,7 @@ def encode_hit(
         value["context"] = _free("context", context)
     if integrations is not None:
         value["integrations"] = _free("integrations", integrations)
-    return _encoded(value, owner)
+    return _row(0, value, owner)
 
 
 def _user(user: Any, user_id: str | None, anonymous_id: str | None) -> tuple[dict[str, Any], str]:
@@ -130,22 +135,24 @@ def _user(user: Any, user_id: str | None, anonymous_id: str | None) -> tuple[dic
     return user, owner
 
 
-def _encoded(value: dict[str, Any], owner: str | int) -> tuple[int, bytes]:
+def _row(kind: int, value: dict[str, Any], owner: str | int) -> Row:
+    """Return an event with the key by which order holds, and its bytes."""
     try:
-        body = encode(value)
-        key = zlib.crc32((owner if type(owner) is str else str(owner)).encode())
-    except (TypeError, ValueError):
+        # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
+        # copy of its true size, but only if it leaves something off.
+        body = encode(value, option=OPTION)[:-1]
+    except (TypeError, ValueError):  # a lone surrogate, or a key that is no text, or more than that
         for name, item in value.items():
-            plain(_SPELLED.get(name, name), item)  # says where the lone surrogate is
-        raise
+            if name == "attributes":
+                item = _flat(item)
+            value[name] = plain(_SPELLED.get(name, name), item)
+        body = encode(value, option=OPTION)[:-1]
     if len(body) > MAX_EVENT:
         raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
-    return key, body
+    return Row(kind, zlib.crc32((owner if type(owner) is str else str(owner)).encode()), body)
 
 
 def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str, str | int]:
-    if company_id is None and type(user_id) is str and 0 < len(user_id) <= MAX_ID:
-        return "userId", user_id if not user_id.isspace() else _id("user_id", user_id)
     if company_id is None:
         if user_id is None:
             raise InputError("user_id", "is needed, or company_id")
@@ -167,33 +174,27 @@ def _id(field: str, value: str) -> str:
     return inputs.text(field, value, most=MAX_ID)
 
 
-def _with_attributes(
-    value: dict[str, Any], owner: str | int, attributes: Mapping[str, Any] | None
-) -> tuple[int, bytes]:
-    """Encode with attributes of the event API, of which none is null, a list or a map."""
-    if type(attributes) is dict:
-        for item in attributes.values():
-            kind = type(item)
-            if kind is str or kind is bool:
-                continue
-            if kind is int and -SAFE <= item <= SAFE:
-                continue
-            if kind is float and item - item == 0.0:
-                continue
-            break
-        else:
-            value["attributes"] = attributes
-            try:
-                return _encoded(value, owner)
-            except TypeError:  # a key is a text and more than that
-                pass
-    if attributes is not None:
-        if not isinstance(attributes, Mapping):
-            raise InputError("attributes", "must be a mapping")
-        value["attributes"] = {
-            _name(name): _attribute(name, item) for name, item in attributes.items()
-        }
-    return _encoded(value, owner)
+def _is_flat(attributes: Mapping[str, Any]) -> bool:
+    """Tell whether attributes of the event API can be encoded as they are, but for their names."""
+    if type(attributes) is not dict:
+        return False
+    for item in attributes.values():
+        kind = type(item)
+        if kind is str or kind is bool:
+            continue
+        if kind is int and -SAFE <= item <= SAFE:
+            continue
+        if kind is float and item - item == 0.0:
+            continue
+        return False
+    return True
+
+
+def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as plain JSON data, of which none is null, a list or a map."""
+    if not isinstance(attributes, Mapping):
+        raise InputError("attributes", "must be a mapping")
+    return {_name(name): _attribute(name, item) for name, item in attributes.items()}
 
 
 def _name(name: object) -> str:

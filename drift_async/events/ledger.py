@@ -39,8 +39,7 @@ class Ledger:
     def __init__(self, lanes: int, room: Room, on_drop: Callable[[Loss], object] | None) -> None:
         self.lanes = [Lane() for _ in range(lanes)]
         self.room = room
-        self.accepted = self.delivered = self.pending = self.dead = self.recovered = 0
-        self.bytes = 0
+        self.accepted = self.delivered = self.dead = self.recovered = 0
         self.dropped: dict[str, int] = {}
         self.given = 0
         """The last number given to a row."""
@@ -49,11 +48,20 @@ class Ledger:
         self._on_drop = on_drop
         self._flushes: set[_Flush] = set()
 
+    @property
+    def pending(self) -> int:
+        """How many events are accepted and not settled."""
+        return self.room.events - self.room.coming
+
+    @property
+    def bytes(self) -> int:
+        """Their bytes."""
+        return self.room.bytes - self.room.coming_bytes
+
     def enter(self, rows: Sequence[Row], size: int) -> None:
-        """Count rows as accepted that have so many bytes."""
+        """Count rows as accepted that have so many bytes, for which room was taken."""
         self.accepted += len(rows)
-        self.pending += len(rows)
-        self.bytes += size
+        self.room.arrived(len(rows), size)
         self._reach(rows[-1].seq, len(rows))
 
     def line_up(self, rows: Sequence[Row]) -> None:
@@ -70,8 +78,6 @@ class Ledger:
 
     def wait_again(self, count: int, size: int, last: int) -> None:
         """Count rows as pending, up to number *last*, whether there is room or not."""
-        self.pending += count
-        self.bytes += size
         self.room.add(count, size)
         self._reach(last, count)
 
@@ -86,21 +92,17 @@ class Ledger:
 
     def settle(self, rows: Sequence[Row]) -> None:
         """Count rows as pending no longer, and let go on who waited for that."""
-        size = sum([len(row.body) for row in rows])
-        self.pending -= len(rows)
-        self.bytes -= size
         for flush in self._flushes:
             flush.settled(sum(row.seq <= flush.mark for row in rows))
-        self.room.free(len(rows), size)
+        self.room.free(len(rows), sum([len(row.body) for row in rows]))
 
     def miss(self, count: int) -> None:
         """Count rows as lost that were pending on disk and are there no more."""
         here = [row for lane in self.lanes for row in (*lane.flying, *lane.rows)]
-        before, self.bytes = self.bytes, sum(len(row.body) for row in here)
-        self.pending -= count
+        size = self.bytes - sum(len(row.body) for row in here)
         for flush in self._flushes:
             flush.settled(flush.left - sum(row.seq <= flush.mark for row in here))
-        self.room.free(count, before - self.bytes)
+        self.room.free(count, size)
         self.lose("damaged", count, "events are missing in the file")
 
     def lose(self, reason: str, count: int, detail: str) -> None:
@@ -152,7 +154,7 @@ class Ledger:
         for lane in self.lanes:
             lane.rows.clear()
         self.given = self.last = last
-        self.pending = self.bytes = self.recovered = 0
+        self.recovered = 0
         self.room.begin(0, 0)
         self.dead = dead
         self.accepted = self.delivered + dead + sum(self.dropped.values())

@@ -45,6 +45,7 @@ class Outbox:
     ) -> None:
         self.ledger = Ledger(lanes, room, on_drop)
         self.store = store
+        self.takes_at_once = not store.is_durable
         self.backlog = Backlog(self.ledger, store)
         self._when_full = when_full
         self._clock = clock
@@ -56,15 +57,19 @@ class Outbox:
     def offer(self, row: Row) -> bool:
         """Take a row at once; False if it has to wait for room or a disk."""
         ledger, size = self.ledger, len(row.body)
-        if self.store.is_durable or not ledger.room.take(size):
+        room = ledger.room
+        if not self.takes_at_once or not room.is_free(size):
             return False
-        # `enter` and `line_up`, without the calls: 4 % of what accepting an event costs.
+        # `take`, `enter` and `append`, without the calls: a tenth of what accepting costs.
+        room.events += 1
+        room.bytes += size
         row.seq = ledger.last = ledger.given = ledger.given + 1
         ledger.accepted += 1
-        ledger.pending += 1
-        ledger.bytes += size
         lanes = ledger.lanes
-        lanes[row.key % len(lanes)].append(row)
+        lane = lanes[row.key % len(lanes)]
+        lane.rows.append(row)
+        if len(lane.rows) >= lane.need:
+            lane.wake()
         return True
 
     async def put(self, row: Row, timeout: float) -> None:
@@ -133,7 +138,7 @@ class Outbox:
             if error is None:
                 self._accept(rows, size)
             else:
-                self.ledger.room.free(len(rows), size)
+                self.ledger.room.give_back(len(rows), size)
             if not kept.done():
                 kept.set_result(None if error is None else str(error))
 
@@ -252,6 +257,7 @@ class Outbox:
         """Start from what a store holds, in the running loop."""
         self.recall()
         self.store = store
+        self.takes_at_once = not store.is_durable
         self.backlog = Backlog(self.ledger, store)
         self.backlog.begin(held)
 

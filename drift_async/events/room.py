@@ -20,9 +20,15 @@ class Room:
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self.events = self.bytes = 0  # in use
+        self.coming = self.coming_bytes = 0  # of these, by what is not accepted yet
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._places: deque[_Place] = deque()
+
+    def is_free(self, size: int) -> bool:
+        """Tell whether there is room for an event at once."""
+        is_over = self.events >= self._max_events or self.bytes + size > self._max_bytes
+        return not is_over and not self._places
 
     def take(self, size: int, events: int = 1) -> bool:
         """Take room for events of a *size*; False if there is none, or others wait for it."""
@@ -31,7 +37,7 @@ class Room:
         is_over = events > self._max_events or used > self._max_bytes
         if self._places or (is_over and events > 1):
             return False
-        self.events, self.bytes = events, used
+        self._grant(events - self.events, size)
         return True
 
     async def wait(self, size: int, until: float) -> None:
@@ -48,24 +54,40 @@ class Room:
                 self._places.remove(place)
                 self._admit()
             elif not place.granted.cancelled() and not place.granted.exception():
-                self.free(1, size)  # granted in the same moment: the next may have it
+                self.give_back(1, size)  # granted in the same moment: the next may have it
             raise
 
+    def _grant(self, events: int, size: int) -> None:
+        self.add(events, size)
+        self.coming += events
+        self.coming_bytes += size
+
+    def arrived(self, events: int, size: int) -> None:
+        """Note that events for which room was taken are accepted."""
+        self.coming -= events
+        self.coming_bytes -= size
+
+    def give_back(self, events: int, size: int) -> None:
+        """Free the room that was taken for events which are not accepted."""
+        self.arrived(events, size)
+        self.free(events, size)
+
     def free(self, events: int, size: int) -> None:
-        """Give room back."""
+        """Free the room of events that have left."""
         self.events -= events
         self.bytes -= size
         if self._places:
             self._admit()
 
     def add(self, events: int, size: int) -> None:
-        """Take room that is given even where there is none."""
+        """Use room, also where there is none."""
         self.events += events
         self.bytes += size
 
     def begin(self, events: int, size: int) -> None:
         """Start with so much in use, and nobody waiting."""
         self.events, self.bytes = events, size
+        self.coming = self.coming_bytes = 0
         self._places.clear()
 
     def refuse(self, error: Callable[[], Exception]) -> None:
@@ -84,6 +106,5 @@ class Room:
         while self._places and self._fits(self._places[0].size):
             place = self._places.popleft()
             if not place.granted.done():
-                self.events += 1
-                self.bytes += place.size
+                self._grant(1, place.size)
                 place.granted.set_result(None)

@@ -222,6 +222,4 @@ class SegmentStream(EventClient):
         else:
             hit_id = text("hit_id", hit_id, most=MAX_HIT_ID)
         sent = iso_of(now) if sent_at is None else iso("sent_at", sent_at)
-        return Row(
-            0, *encode_hit(event, user_id, anonymous_id, hit_id, sent, context, integrations)
-        )
+        return encode_hit(event, user_id, anonymous_id, hit_id, sent, context, integrations)

@@ -211,7 +211,7 @@ def test_a_place_granted_in_the_moment_of_cancellation_goes_to_the_next() -> Non
         first = asyncio.create_task(room.wait(1, loop.time() + 9))
         second = asyncio.create_task(room.wait(2, loop.time() + 9))
         await asyncio.sleep(0)
-        room.free(1, 1)
+        room.give_back(1, 1)
         first.cancel()
         await second
         assert (room.events, room.bytes) == (1, 2)

@@ -145,6 +145,7 @@ async def test_a_replay_counts_also_when_who_asked_for_it_is_cancelled(
 async def test_a_flush_is_not_ended_by_what_came_after_it_with_a_lower_number() -> None:
     ledger = Ledger(1, Room(9, 999), None)
     replayed, waiting = ([Row(0, 0, b"x", seq) for seq in seqs] for seqs in ([1, 2], [3, 4, 5]))
+    assert ledger.room.take(3, 3)
     ledger.enter(waiting, 3)
     flush = asyncio.ensure_future(ledger.drained())
     await asyncio.sleep(0)

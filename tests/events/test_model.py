@@ -199,7 +199,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert ledger.accepted == self.accepted
         lost = sum(ledger.dropped.values())
         assert ledger.accepted == ledger.delivered + ledger.pending + ledger.dead + lost
-        assert (ledger.room.events, ledger.room.bytes) == (ledger.pending, ledger.bytes)
+        assert (ledger.room.coming, ledger.room.coming_bytes) == (0, 0)
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
