@@ -123,9 +123,27 @@ class File:
         elif ranges:
             self.db.executescript(f"INSERT INTO done VALUES {str(ranges)[1:-1]}")
 
+    def count(self) -> int:
+        """Return how many events there are, done or not."""
+        (count,) = self.db.execute("SELECT count(*) FROM events").fetchone()
+        return int(count)
+
     def purge(self) -> None:
         """Remove the events that are done."""
         (self.db.execute if self.db.in_transaction else self.db.executescript)("DELETE FROM done")
+
+    def clear(self) -> None:
+        """Remove all events, whether they are done or not: page by page, not one by one."""
+        if self.db.in_transaction:
+            self.db.execute("DELETE FROM events")
+            self.db.execute("DELETE FROM done")
+        else:
+            self.db.executescript("BEGIN; DELETE FROM events; DELETE FROM done; COMMIT")
+
+    def shrink(self) -> None:
+        """Give the disk back what is free, and with it what was there."""
+        with contextlib.suppress(sqlite3.Error):  # it is of no use, but does no harm either
+            self.db.execute("VACUUM")
 
     def close(self) -> None:
         """Give the file free."""
@@ -213,6 +231,9 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA trusted_schema=OFF")
+    # Some systems have SQLite write zeros over what is deleted, which takes as long as all the rest
+    # of it. The log beside it would still have it.
+    db.execute("PRAGMA secure_delete=OFF")
     db.execute("BEGIN IMMEDIATE")
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()

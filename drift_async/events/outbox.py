@@ -223,7 +223,8 @@ class Outbox:
         lane.landed(rows)
         self._leave(rows)
         if self.store.is_durable:
-            await self.store.forget(rows)
+            is_empty = not self.ledger.room.events and not self.backlog.moving
+            await self.store.forget(rows, self.ledger.last if is_empty else 0)
 
     async def bury(self, lane: Lane, rows: Sequence[Row], reason: str, status: int | None) -> None:
         """Set rows aside as dead letters; the oldest of these go when there are too many."""

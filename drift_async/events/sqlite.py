@@ -103,9 +103,9 @@ class SqliteStore:
             self._jobs.put(self._puts)
             self._puts = []
 
-    def forget(self, rows: Sequence[Row]) -> asyncio.Future[None]:
-        """Remove rows."""
-        return self._ask(None, gone=rows, must=True)
+    def forget(self, rows: Sequence[Row], through: int = 0) -> asyncio.Future[None]:
+        """Remove rows; with them no row up to the number *through* is left, if it is given."""
+        return self._ask(None, gone=rows, through=through, must=True)
 
     def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
         """Set rows aside; return how many dead letters went for it, by reason."""
@@ -136,13 +136,15 @@ class SqliteStore:
         work: Callable[[Disk], Any] | None,
         *,
         gone: Sequence[Row] = (),
+        through: int = 0,
         must: bool = False,
         alone: bool = False,
         default: Any = None,
     ) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
         self._hand_over()  # what was asked before is done before
-        self._jobs.put([Job(_into(answer, default), self._loop, (), gone, work, must, alone)])
+        done = _into(answer, default)
+        self._jobs.put([Job(done, self._loop, (), gone, through, work, must, alone)])
         return answer
 
     def _post(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:

@@ -77,8 +77,8 @@ class Store(Protocol):
         A loop that stays busy until then keeps it from them: its thread does not get Python's lock.
         """
 
-    def forget(self, rows: Sequence[Row]) -> Awaitable[None]:
-        """Remove rows."""
+    def forget(self, rows: Sequence[Row], through: int = 0) -> Awaitable[None]:
+        """Remove rows; with them no row up to the number *through* is left, if it is given."""
 
     def bury(self, graves: Sequence[Grave]) -> Awaitable[dict[str, int]]:
         """Set rows aside; return how many dead letters went for it, by reason."""
@@ -125,7 +125,7 @@ class MemoryStore:
     def taken(self) -> asyncio.Future[None]:
         raise AssertionError("there is no disk")
 
-    def forget(self, rows: Sequence[Row]) -> Awaitable[None]:
+    def forget(self, rows: Sequence[Row], through: int = 0) -> Awaitable[None]:
         return _DONE
 
     async def bury(self, graves: Sequence[Grave]) -> dict[str, int]:

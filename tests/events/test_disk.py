@@ -58,15 +58,16 @@ def job(
     *,
     keep: Sequence[Row] = (),
     gone: Sequence[Row] = (),
+    through: int = 0,
     must: bool = False,
     alone: bool = False,
 ) -> Job:
     nobody: Any = None
-    return Job(lambda result, error: None, nobody, keep, gone, work, must, alone)
+    return Job(lambda result, error: None, nobody, keep, gone, through, work, must, alone)
 
 
-def forgets(gone: list[Row]) -> Job:
-    return job(gone=gone, must=True)
+def forgets(gone: list[Row], through: int = 0) -> Job:
+    return job(gone=gone, through=through, must=True)
 
 
 def is_synced(disk: Disk) -> bool:
@@ -113,28 +114,91 @@ def test_what_is_done_is_not_read_again_nor_counted(disk: Disk) -> None:
     assert (held.pending, held.bytes, held.last) == (4, 36, 9)
 
 
-def test_what_is_done_lingers_in_the_file_up_to_a_bound(tmp_path: Path) -> None:
+def left(disk: Disk) -> int:
+    """Return how many events are in the file, done or not."""
+    return disk._file.count()
+
+
+def test_what_is_done_lingers_among_what_waits_up_to_a_bound(tmp_path: Path) -> None:
     disk = opened(tmp_path)
-
-    def left() -> int:
-        (count,) = disk._file.db.execute("SELECT count(*) FROM events").fetchone()
-        return int(count)
-
-    size = disk_module.LINGERING // 10
+    size = disk_module.MOST_LINGERING // 10
     commit(disk, job(keep=rows(1, 30, size)))
     for n in range(1, 11):
         commit(disk, forgets(rows(n, n, size)))
-    assert left() == 30
+    assert left(disk) == 30
     commit(disk, forgets(rows(11, 12, size)))
-    assert left() == 30
+    assert left(disk) == 30
     commit(disk, forgets(rows(13, 13, size)))  # what is over goes before
-    assert left() == 18
+    assert left(disk) == 18
     path = disk._file.path
     disk.close()
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*), min(seq) FROM events").fetchone() == (17, 14)
         assert db.execute("SELECT count(*) FROM done").fetchone() == (0,)
     db.close()
+
+
+def test_a_file_in_which_nothing_waits_is_cleared_sooner(disk: Disk) -> None:
+    size = disk_module.LINGERING // 10
+    commit(disk, job(keep=rows(1, 10, size)))
+    commit(disk, forgets(rows(1, 10, size), 10))
+    commit(disk, job(keep=rows(11, 11, size)))
+    assert left(disk) == 11  # not over the bound
+    commit(disk, forgets(rows(11, 11, size), 11))
+    commit(disk, job(keep=rows(12, 13)))
+    assert left(disk) == 2
+    (loaded,) = commit(disk, job(lambda disk: disk.load(0, 99, 9999)))
+    assert [row.seq for row in loaded.rows] == [12, 13]
+
+
+MORE: dict[str, Callable[[Disk], object]] = {
+    "other events": lambda disk: commit(disk, job(keep=rows(4, 4))),
+    "dead letters": lambda disk: commit(disk, job(lambda disk: disk.replay(3))),
+    "what another has left": lambda disk: commit(
+        disk, job(lambda disk: disk.adopt(3, 99), alone=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_what_came_after_all_was_done_is_not_cleared_with_it(tmp_path: Path, more: str) -> None:
+    other = Disk(tmp_path / "drift-other.sqlite", "drift", LIMITS, 0, time.time)
+    commit(other, job(keep=rows(1, 1)))
+    other.close()
+    disk = Disk(tmp_path / "drift-ours.sqlite", "drift", LIMITS, 0, time.time)
+    disk._outbox = tmp_path
+    commit(disk, job(keep=rows(1, 3)))
+    commit(disk, job(lambda disk: disk.bury([Grave(rows(1, 1)[0], "refused", 400, time.time())])))
+    commit(disk, forgets(rows(2, 3), 3))
+    MORE[more](disk)
+    (held,) = commit(disk, job(Disk.held))
+    assert held.pending == 1
+    disk.close()
+
+
+@pytest.mark.parametrize("through", [2, 3, 4])
+def test_a_file_is_not_cleared_if_more_waits_than_who_asks_knows_of(
+    tmp_path: Path, through: int
+) -> None:
+    disk = opened(tmp_path)
+    commit(disk, job(keep=rows(1, 3)))
+    commit(disk, forgets(rows(1, 2), through))
+    disk.close()
+    again = opened(tmp_path)
+    assert left(again) == 1
+    again.close()
+
+
+@pytest.mark.parametrize("last", [99, 100])
+def test_a_file_in_which_nothing_waits_keeps_nothing_of_it(tmp_path: Path, last: int) -> None:
+    disk = opened(tmp_path)
+    commit(disk, job(keep=[Row(0, n, b"secret" * 99, n) for n in range(1, 101)]))
+    commit(disk, forgets(rows(1, last), last))
+    disk.close()
+    assert (b"secret" in (tmp_path / "a.sqlite").read_bytes()) == (last == 99)
+    again = opened(tmp_path)
+    assert again._last == 100
+    again.close()
 
 
 def test_only_what_is_done_is_taken_out(disk: Disk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -253,8 +254,11 @@ def flip(path: Path, at: int) -> None:
 
 
 def flip_payload(path: Path) -> None:
-    content = path.read_bytes()
-    overwrite(path, content.index(b'"text":"x') + 9, b"Y")
+    before = path.read_bytes()
+    found = re.search(rb'("n":\d+,)?"text":"x', before)
+    assert found
+    changed = found[0][:-1] + b"Y"
+    path.write_bytes(before.replace(found[0], changed))  # pages that were divided have copies
 
 
 CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
