@@ -1,4 +1,4 @@
-"""Load for a web service: for each line `PATH COUNT` so many requests, over 16 connections.
+"""Load for a web service: for each line `PATH COUNT FLIGHT` so many requests, so many in flight.
 
 python webload.py PORT
 """
@@ -28,9 +28,9 @@ async def main(port: int) -> None:
     """Do what the lines ask for, and say when it is done."""
     connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
     while line := await asyncio.to_thread(sys.stdin.readline):
-        path, count = line.split()
-        share = int(count) // CONNECTIONS
-        await asyncio.gather(*(ask(connection, path, share) for connection in connections))
+        path, count, flight = line.split()
+        share = int(count) // int(flight)
+        await asyncio.gather(*(ask(one, path, share) for one in connections[: int(flight)]))
         print("done", flush=True)
 
 

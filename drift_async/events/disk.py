@@ -26,7 +26,7 @@ LINGERING = 1024 * 1024
 To note that they are done is less work, and to clear the file takes a fifth of what it takes to
 pick them out."""
 
-MOST_LINGERING = 16 * LINGERING
+MOST_LINGERING = 8 * LINGERING
 """From which on they are picked out from among those that wait."""
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
