@@ -7,14 +7,13 @@ it lies a mark with the number of its last row, since a lost WAL does not show i
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sqlite3
-import sys
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,19 @@ CREATE TABLE dead (
     reason TEXT, status INT, died_at REAL
 )
 
-CREATE TABLE done (first INT, last INT, sum INT)
-
-CREATE TRIGGER purge BEFORE DELETE ON done WHEN OLD.sum = OLD.first + OLD.last BEGIN
-    DELETE FROM events WHERE seq BETWEEN OLD.first AND OLD.last;
-END
+CREATE TABLE done (seqs TEXT, sum INT)
 
 INSERT INTO sqlite_sequence VALUES ('events', 0)
 """
+# What has changed is not JSON, or has another sum.
+_DELETE_DONE = """
+DELETE FROM events WHERE seq IN (
+    SELECT one.value FROM done, json_each(
+        CASE WHEN json_valid(seqs) THEN
+            CASE sum WHEN (SELECT sum(value) FROM json_each(done.seqs)) THEN seqs ELSE '[]' END
+        ELSE '[]' END
+    ) AS one
+)"""
 _COLUMNS = {"events": 5, "dead": 8}
 
 
@@ -114,14 +118,10 @@ class File:
         rows = min(rows, most, 4096)
         return rows if rows <= 64 else 1 << rows.bit_length() - 1
 
-    def note_done(self, seqs: Sequence[int]) -> None:
+    def note_done(self, seqs: list[int]) -> None:
         """Note that events are done: `purge` removes them."""
-        # The sum is a check: one changed bit in a range could take out events that still wait.
-        ranges = [(first, last, first + last) for first, last in _ranges(seqs)]
-        if self.db.in_transaction:
-            self.db.executemany("INSERT INTO done VALUES (?, ?, ?)", ranges)
-        elif ranges:
-            self.db.executescript(f"INSERT INTO done VALUES {str(ranges)[1:-1]}")
+        # The sum is a check: a changed bit must not take out an event that waits.
+        self.db.executemany("INSERT INTO done VALUES (?, ?)", [(str(seqs), sum(seqs))])
 
     def count(self) -> int:
         """Return how many events there are, done or not."""
@@ -130,15 +130,18 @@ class File:
 
     def purge(self) -> None:
         """Remove the events that are done."""
-        (self.db.execute if self.db.in_transaction else self.db.executescript)("DELETE FROM done")
+        self._delete(_DELETE_DONE)
 
     def clear(self) -> None:
         """Remove all events, whether they are done or not: page by page, not one by one."""
+        self._delete("DELETE FROM events")
+
+    def _delete(self, events: str) -> None:
         if self.db.in_transaction:
-            self.db.execute("DELETE FROM events")
+            self.db.execute(events)
             self.db.execute("DELETE FROM done")
         else:
-            self.db.executescript("BEGIN; DELETE FROM events; DELETE FROM done; COMMIT")
+            self.db.executescript(f"BEGIN; {events}; DELETE FROM done; COMMIT")
 
     def shrink(self) -> None:
         """Give the disk back what is free, and with it what was there."""
@@ -154,14 +157,6 @@ class File:
 def checksum(kind: int, key: int, body: bytes) -> int:
     """Return what is kept with a row to notice that it has changed."""
     return zlib.crc32(body, key ^ kind)
-
-
-def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return numbers as ranges of such that follow each other."""
-    ordered = sorted(numbers)
-    starts = [b for a, b in pairwise([-2, *ordered]) if b > a + 1]
-    ends = [a for a, b in pairwise([*ordered, sys.maxsize]) if b > a + 1]
-    return list(zip(starts, ends, strict=True))
 
 
 def candidates(outbox: Path, stem: str) -> Iterator[Path]:
@@ -249,7 +244,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise _DamagedError("the check failed")
     db.execute("SELECT seq, kind, key, body, crc FROM events LIMIT 1").fetchall()
     db.execute("SELECT reason, status, died_at FROM dead LIMIT 1").fetchall()
-    db.execute("SELECT first, last, sum FROM done LIMIT 1").fetchall()
+    db.execute("SELECT seqs, sum FROM done LIMIT 1").fetchall()
 
 
 def _replace(path: Path) -> tuple[Path, sqlite3.Connection]:
@@ -276,8 +271,10 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
                 rows = _readable(old, f"SELECT * FROM {table} ORDER BY seq {direction}", width)
                 db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
         with contextlib.suppress(sqlite3.DatabaseError):
-            done = old.execute("SELECT first, last FROM done WHERE sum = first + last")
-            db.executemany("DELETE FROM events WHERE seq BETWEEN ? AND ?", done)
+            for seqs, total in old.execute("SELECT seqs, sum FROM done"):
+                with contextlib.suppress(ValueError, TypeError):
+                    if sum(done := json.loads(seqs)) == total:
+                        db.executemany("DELETE FROM events WHERE seq = ?", [(n,) for n in done])
     db.execute(
         "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(seq), 0) FROM dead))"
     )
