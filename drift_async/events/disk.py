@@ -254,9 +254,10 @@ class Disk:
 
     def _insert(self, rows: Sequence[Row]) -> None:
         values: list[Any] = []
+        checksum = files.checksum
         for row in rows:
-            crc = files.checksum(row.kind, row.key, row.body)
-            values += (row.seq, row.kind, row.key, row.body, crc)
+            kind, key, body = row.kind, row.key, row.body
+            values += (row.seq, kind, key, body, checksum(kind, key, body))
         self._file.insert(values)
         self._last = max(self._last, rows[-1].seq)
         self._added(len(rows))

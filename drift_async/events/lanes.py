@@ -34,9 +34,8 @@ class Lane:
         self.need = NEVER  # so many rows wake the worker
         self._waiter: asyncio.Future[None] | None = None
 
-    def append(self, row: Row) -> None:
-        """Put a row at the end."""
-        self.rows.append(row)
+    def wake_if_due(self) -> None:
+        """Let the worker look again if there are as many rows as it waits for."""
         if len(self.rows) >= self.need:
             self.wake()
 

@@ -66,9 +66,12 @@ class Ledger:
 
     def line_up(self, rows: Sequence[Row]) -> None:
         """Put rows at the end of their lanes."""
-        lanes = self.lanes
+        waiting = [lane.rows for lane in self.lanes]
+        count = len(waiting)
         for row in rows:
-            lanes[row.key % len(lanes)].append(row)
+            waiting[row.key % count].append(row)
+        for lane in self.lanes:
+            lane.wake_if_due()
 
     def found(self, count: int, size: int, last: int) -> None:
         """Count rows that were found on disk, up to number *last*."""

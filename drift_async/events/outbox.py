@@ -68,8 +68,7 @@ class Outbox:
         lanes = ledger.lanes
         lane = lanes[row.key % len(lanes)]
         lane.rows.append(row)
-        if len(lane.rows) >= lane.need:
-            lane.wake()
+        lane.wake_if_due()
         return True
 
     async def put(self, row: Row, timeout: float) -> None:

@@ -59,7 +59,7 @@ def test_a_batch_is_the_largest_there_is() -> None:
 def test_a_lane_takes_back_what_was_flying_in_its_place() -> None:
     lane = Lane()
     for n in range(5):
-        lane.append(Row(0, 0, b"", n))
+        lane.rows.append(Row(0, 0, b"", n))
     batch = lane.cut(3, 1 << 20)
     lane.landed(batch[:1])
     assert [row.seq for row in lane.flying] == [1, 2]
