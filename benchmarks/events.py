@@ -395,7 +395,7 @@ def b12(bench: Bench) -> Iterator[Row]:
     with asyncio.Runner() as runner:
         runner.run(service.open())
         with bench.server.watched(bench.busy):
-            for flight in (1, 16):
+            for flight, times in ((1, 24), (16, 48)):
                 yield compare(
                     "B12",
                     f"web requests with an event, {flight} in flight",
@@ -403,7 +403,7 @@ def b12(bench: Bench) -> Iterator[Row]:
                     Target(0.9, at_least=True),
                     partial(service.costs, runner, "/with", flight),
                     partial(service.costs, runner, "/without", flight),
-                    rounds=bench.rounds(60),
+                    rounds=bench.rounds(times),
                 )
         runner.run(service.close())
     rounds = [asyncio.run(longest_gap(bench, 0.2 if bench.quick else 2.0)) for _ in range(5)]

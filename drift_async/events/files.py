@@ -144,9 +144,10 @@ class File:
             self.db.executescript(f"BEGIN; {events}; DELETE FROM done; COMMIT")
 
     def shrink(self) -> None:
-        """Give the disk back what is free, and with it what was there."""
+        """Give the disk back what is free, and with it what was there; not where much is left."""
         with contextlib.suppress(sqlite3.Error):  # it is of no use, but does no harm either
-            self.db.execute("VACUUM")
+            if self.db.execute("SELECT 1 FROM dead LIMIT 1").fetchone() is None:
+                self.db.execute("VACUUM")
 
     def close(self) -> None:
         """Give the file free."""
