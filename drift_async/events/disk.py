@@ -161,7 +161,7 @@ class Disk:
         if gone := [row for job in jobs for row in job.gone]:
             self.forget(gone)  # it does no harm twice, should the rest fail
             through = max(job.through for job in jobs)
-            self._is_through = 0 < through >= self._last
+            self._is_through = through >= self._last
         is_one = self._file.takes_at_once(len(rows)) and not any(job.work for job in jobs)
         with contextlib.nullcontext() if is_one else self._file.transaction():
             if rows:
@@ -241,7 +241,7 @@ class Disk:
             self._file.close()
         self._file = files.open_file(path)
         self.lost += self._file.lost
-        self._rows, self._done = self._file.count(), 0
+        self._rows, self._done, self._is_through = self._file.count(), 0, False
 
     def _is_clear(self) -> bool:
         """Tell whether all events in the file are done.

@@ -203,6 +203,21 @@ def test_room_is_given_first_come_first_served() -> None:
     run(story())
 
 
+def test_a_small_event_does_not_pass_a_large_one_that_waits() -> None:
+    async def story() -> None:
+        room = Room(9, 100)
+        assert room.take(90)
+        assert room.is_free(10)
+        large = asyncio.create_task(room.wait(20, asyncio.get_running_loop().time() + 9))
+        await asyncio.sleep(0)
+        assert not room.is_free(10)
+        room.free(1, 90)
+        await large
+        assert room.is_free(10)
+
+    run(story())
+
+
 def test_a_place_granted_in_the_moment_of_cancellation_goes_to_the_next() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()

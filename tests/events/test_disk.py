@@ -19,6 +19,7 @@ from drift_async import DeadlineError, DriftEvents, Track
 from drift_async.events import disk as disk_module
 from drift_async.events.disk import Disk, Job
 from drift_async.events.lanes import Row
+from drift_async.events.sqlite import SqliteStore
 from drift_async.events.store import DeadLimits, Grave, Held
 from drift_async.sandbox import Sandbox
 
@@ -140,15 +141,17 @@ def test_what_is_done_lingers_among_what_waits_up_to_a_bound(tmp_path: Path) -> 
 
 def test_a_file_in_which_nothing_waits_is_cleared_sooner(disk: Disk) -> None:
     size = disk_module.LINGERING // 10
-    commit(disk, job(keep=rows(1, 10, size)))
-    commit(disk, forgets(rows(1, 10, size), 10))
-    commit(disk, job(keep=rows(11, 11, size)))
-    assert left(disk) == 11  # not over the bound
-    commit(disk, forgets(rows(11, 11, size), 11))
-    commit(disk, job(keep=rows(12, 13)))
-    assert left(disk) == 2
+    for first in (1, 12):
+        commit(disk, job(keep=rows(first, first + 9, size)))
+        commit(disk, forgets(rows(first, first + 9, size), first + 9))
+        commit(disk, job(keep=rows(first + 10, first + 10, size)))
+        assert left(disk) == 11  # not over the bound
+        commit(disk, forgets(rows(first + 10, first + 10, size), first + 10))
+        commit(disk, forgets([], first + 10))
+        assert left(disk) == 0
+    commit(disk, job(keep=rows(30, 31)))
     (loaded,) = commit(disk, job(lambda disk: disk.load(0, 99, 9999)))
-    assert [row.seq for row in loaded.rows] == [12, 13]
+    assert [row.seq for row in loaded.rows] == [30, 31]
 
 
 MORE: dict[str, Callable[[Disk], object]] = {
@@ -170,7 +173,9 @@ def test_what_came_after_all_was_done_is_not_cleared_with_it(tmp_path: Path, mor
     commit(disk, job(keep=rows(1, 3)))
     commit(disk, job(lambda disk: disk.bury([Grave(rows(1, 1)[0], "refused", 400, time.time())])))
     commit(disk, forgets(rows(2, 3), 3))
+    assert disk._is_clear()
     MORE[more](disk)
+    assert not disk._is_through
     (held,) = commit(disk, job(Disk.held))
     assert held.pending == 1
     disk.close()
@@ -183,6 +188,7 @@ def test_a_file_is_not_cleared_if_more_waits_than_who_asks_knows_of(
     disk = opened(tmp_path)
     commit(disk, job(keep=rows(1, 3)))
     commit(disk, forgets(rows(1, 2), through))
+    assert disk._is_through == (through > 2)
     disk.close()
     again = opened(tmp_path)
     assert left(again) == 1
@@ -376,6 +382,58 @@ async def test_many_events_that_are_cancelled_leave_no_task_behind(tmp_path: Pat
         await stuck
         stats = await events.close(0)
     assert stats.accepted == stats.pending == 512  # what was on its way to the disk arrives
+
+
+async def test_only_with_the_last_event_all_is_said_to_be_done(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = SqliteStore.forget
+    said: list[int] = []
+
+    def forget(self: SqliteStore, rows: Sequence[Row], through: int = 0) -> asyncio.Future[None]:
+        said.append(through)
+        return real(self, rows, through)
+
+    monkeypatch.setattr(SqliteStore, "forget", forget)
+    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path, window=1) as events:
+        await events.track_many(
+            Track("Step", user_id=n, attributes={"text": "secret"}) for n in range(1500)
+        )
+        await events.flush()
+        assert len(said) > 2
+        assert said[-1] == 1500
+        assert set(said[:-1]) == {0}
+        said.clear()
+        await events.track("Step", user_id=1)
+        events._outbox.backlog.moving += 1  # as while dead letters get numbers again
+        await events.flush()
+        events._outbox.backlog.moving -= 1
+        assert said == [0]
+        await events.track("Step", user_id=1)
+        await events.flush()
+    assert said == [0, 1502]
+    (path,) = tmp_path.glob("*.sqlite")
+    assert b"secret" not in path.read_bytes()
+
+
+async def test_many_events_do_not_pass_one_that_came_before(tmp_path: Path) -> None:
+    begun, released = threading.Event(), threading.Event()
+    told: list[int] = []
+
+    def hold(disk: Disk) -> None:
+        begun.set()
+        released.wait()
+
+    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path) as events:
+        store = events._outbox.store
+        stuck = on_disk(events, hold)
+        await asyncio.to_thread(begun.wait)
+        for part in (rows(1, 1), rows(2, 600)):
+            store.put(part, lambda _, error, part=part: told.append(part[0].seq))  # type: ignore[misc]
+        released.set()
+        await stuck
+        await on_disk(events, lambda disk: None)
+    assert told == [1, 2]
 
 
 async def test_a_flush_ends_also_where_one_event_came_just_before_many(
