@@ -45,7 +45,7 @@ class Outbox:
     ) -> None:
         self.ledger = Ledger(lanes, room, on_drop)
         self.store = store
-        self.takes_at_once = not store.is_durable
+        self._takes_at_once = not store.is_durable
         self.backlog = Backlog(self.ledger, store)
         self._when_full = when_full
         self._clock = clock
@@ -58,9 +58,9 @@ class Outbox:
         """Take a row at once; False if it has to wait for room or a disk."""
         ledger, size = self.ledger, len(row.body)
         room = ledger.room
-        if not self.takes_at_once or not room.is_free(size):
+        if not self._takes_at_once or not room.is_free(size):
             return False
-        # `take`, `enter` and `append`, without the calls: a tenth of what accepting costs.
+        # `take`, `enter` and `line_up`, without the calls: a tenth of what accepting costs.
         room.events += 1
         room.bytes += size
         row.seq = ledger.last = ledger.given = ledger.given + 1
@@ -257,7 +257,7 @@ class Outbox:
         """Start from what a store holds, in the running loop."""
         self.recall()
         self.store = store
-        self.takes_at_once = not store.is_durable
+        self._takes_at_once = not store.is_durable
         self.backlog = Backlog(self.ledger, store)
         self.backlog.begin(held)
 

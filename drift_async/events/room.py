@@ -26,18 +26,16 @@ class Room:
         self._places: deque[_Place] = deque()
 
     def is_free(self, size: int) -> bool:
-        """Tell whether there is room for an event at once."""
+        """Tell whether there is room for an event at once, and below the limits."""
+        # `_fits`, without the call.
         is_over = self.events >= self._max_events or self.bytes + size > self._max_bytes
         return not is_over and not self._places
 
     def take(self, size: int, events: int = 1) -> bool:
         """Take room for events of a *size*; False if there is none, or others wait for it."""
-        events, used = self.events + events, self.bytes + size
-        # `_fits`, without the call.
-        is_over = events > self._max_events or used > self._max_bytes
-        if self._places or (is_over and events > 1):
+        if self._places or not self._fits(size, events):
             return False
-        self._grant(events - self.events, size)
+        self._grant(events, size)
         return True
 
     async def wait(self, size: int, until: float) -> None:
@@ -97,10 +95,11 @@ class Room:
             if not granted.done():
                 granted.set_exception(error())
 
-    def _fits(self, size: int) -> bool:
-        if not self.events:
+    def _fits(self, size: int, events: int = 1) -> bool:
+        events += self.events
+        if events == 1:
             return True  # one over the limit by itself must still come through
-        return self.events < self._max_events and self.bytes + size <= self._max_bytes
+        return events <= self._max_events and self.bytes + size <= self._max_bytes
 
     def _admit(self) -> None:
         while self._places and self._fits(self._places[0].size):
