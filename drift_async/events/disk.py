@@ -159,18 +159,25 @@ class Disk:
         self._wait_for_disk(not all(job.must for job in jobs))
         rows = [row for job in jobs for row in job.rows]
         if gone := [row for job in jobs for row in job.gone]:
-            self.forget(gone)  # it does no harm twice, should the rest fail
+            self.forget(gone)
             through = max(job.through for job in jobs)
             self._is_through = through >= self._last
+            for job in jobs:
+                job.gone = ()  # not to be counted twice, should the rest fail
+        counts = self._rows, self._done
         is_one = self._file.takes_at_once(len(rows)) and not any(job.work for job in jobs)
-        with contextlib.nullcontext() if is_one else self._file.transaction():
-            if rows:
-                self._insert(rows)
-            # Rows first, also to be told of: a job that reads finds what was counted before it.
-            outcomes: list[Outcome] = [
-                (job, job.work(self) if job.work else None, None)
-                for job in sorted(jobs, key=lambda job: not job.rows)
-            ]
+        try:
+            with contextlib.nullcontext() if is_one else self._file.transaction():
+                if rows:
+                    self._insert(rows)
+                # Rows first, also to be told of: a job that reads finds what was counted before it.
+                outcomes: list[Outcome] = [
+                    (job, job.work(self) if job.work else None, None)
+                    for job in sorted(jobs, key=lambda job: not job.rows)
+                ]
+        except BaseException:
+            self._rows, self._done = counts
+            raise
         self._note_last()
         return outcomes
 
@@ -244,10 +251,7 @@ class Disk:
         self._rows, self._done, self._is_through = self._file.count(), 0, False
 
     def _is_clear(self) -> bool:
-        """Tell whether all events in the file are done.
-
-        Twice makes sure: after a commit that failed the counts may differ, and the file is purged.
-        """
+        """Tell whether all events in the file are done: who asks for it, and our own counts."""
         return self._is_through and self._rows == self._done
 
     # What jobs do

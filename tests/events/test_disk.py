@@ -195,6 +195,20 @@ def test_a_file_is_not_cleared_if_more_waits_than_who_asks_knows_of(
     again.close()
 
 
+def test_a_commit_that_fails_is_not_counted(disk: Disk) -> None:
+    def bury_and_fail(disk: Disk) -> None:
+        disk.bury([Grave(rows(2, 2)[0], "refused", 400, time.time())])
+        raise sqlite3.OperationalError("disk full")
+
+    commit(disk, job(keep=rows(1, 3)))
+    failing = job(bury_and_fail)
+    outcomes = disk.commit([forgets(rows(1, 1)), job(keep=rows(4, 4)), failing])
+    assert [one for one, _, error in outcomes if error] == [failing]
+    (noted,) = disk._file.db.execute("SELECT group_concat(seqs) FROM done").fetchone()
+    # The first is out of the file by now, to make room for the rest.
+    assert (disk._rows, disk._done, noted) == (left(disk), 0, None) == (3, 0, None)
+
+
 @pytest.mark.parametrize("last", [99, 100])
 def test_a_file_in_which_nothing_waits_keeps_nothing_of_it(tmp_path: Path, last: int) -> None:
     disk = opened(tmp_path)
@@ -424,12 +438,15 @@ async def test_many_events_do_not_pass_one_that_came_before(tmp_path: Path) -> N
         begun.set()
         released.wait()
 
+    def tell(first: int, _: object, error: Exception | None) -> None:
+        told.append(first)
+
     async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path) as events:
         store = events._outbox.store
         stuck = on_disk(events, hold)
         await asyncio.to_thread(begun.wait)
         for part in (rows(1, 1), rows(2, 600)):
-            store.put(part, lambda _, error, part=part: told.append(part[0].seq))  # type: ignore[misc]
+            store.put(part, partial(tell, part[0].seq))
         released.set()
         await stuck
         await on_disk(events, lambda disk: None)
