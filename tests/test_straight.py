@@ -239,3 +239,14 @@ def test_models_in_models_are_done_and_frozen() -> None:
 def test_one_model_is_read_like_a_list_of_one() -> None:
     row = {"id": 1, "createdAt": 1709652334027, "new": None}
     assert fresh(Message)(row) == fresh(Message).read_all([row])[0]
+
+
+def test_what_a_user_adds_is_the_models_own() -> None:
+    mine = {"new": {"a": [1]}}
+    one = Leaf(name="a", extra=mine)
+    mine["new"] = {}
+    assert one.extra == {"new": {"a": [1]}} == fresh(Leaf)({"name": "a", "new": {"a": [1]}}).extra
+    assert Leaf(extra=one.extra).extra == one.extra
+    assert Leaf().extra == {}
+    with pytest.raises(AttributeError):
+        one.extra.update(b=1)  # type: ignore[attr-defined]  # that there is no such method

@@ -37,13 +37,13 @@ class Frozen(Mapping[str, Any]):
     """
 
     __slots__ = ("_data",)
-    _data: dict[str, Any]
+    _data: Mapping[str, Any]
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         object.__setattr__(self, "_data", dict(data or {}))
 
     @classmethod
-    def _around(cls, data: dict[str, Any]) -> Frozen:
+    def _around(cls, data: Mapping[str, Any]) -> Frozen:
         """Take over *data*, which nobody else holds, without a copy."""
         self = object.__new__(cls)
         _set_data(self, data)
@@ -77,7 +77,7 @@ class Frozen(Mapping[str, Any]):
 
 
 _set_data = vars(Frozen)["_data"].__set__
-NOTHING: Final = Frozen()
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class Word(StrEnum):
@@ -103,12 +103,18 @@ def model(cls: type[T]) -> type[T]:
 class Model:
     """Base of the models. ``extra`` holds the fields that this release does not know."""
 
-    extra: Mapping[str, Any] = attrs.field(default=NOTHING)
+    # Wrapped when asked for, not for each row that is read.
+    _extra: Mapping[str, Any] = attrs.field(default=_NOTHING, alias="extra", converter=dict)
     # Fields that came as null, which reads like absent but is written back as it came.
     _nulls: frozenset[str] = attrs.field(default=frozenset(), eq=False)
 
     wire: ClassVar[Mapping[str, str]] = {}
     """Names on the wire that are not the camel case of ours."""
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """The fields that this release does not know."""
+        return Frozen._around(self._extra)
 
     def __repr__(self) -> str:
         key = getattr(self, "id", None)
@@ -302,7 +308,7 @@ def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
         return StraightReader(kind, names, converter.get_structure_hook, Frozen)
     known = frozenset(names.values())
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
-    overrides |= {"extra": override(omit=True), "_nulls": override(omit=True)}
+    overrides |= {"_extra": override(omit=True), "_nulls": override(omit=True)}
     build: Callable[[Any, Any], Model] = make_dict_structure_fn(kind, converter, **overrides)
 
     def structure_model(value: Any, _: Any) -> Model:
@@ -313,7 +319,7 @@ def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
         object.__setattr__(result, "_nulls", nulls)
         unknown = {key: item for key, item in value.items() if key not in known}
         if unknown:
-            object.__setattr__(result, "extra", Frozen._around(unknown))
+            object.__setattr__(result, "_extra", unknown)
         return result
 
     return structure_model
@@ -324,7 +330,7 @@ def _wire_names(kind: Any) -> dict[str, str]:
     """Return what the API calls each field: the camel case of ours, but for ``wire``."""
     names = {}
     for field in attrs.fields(kind):
-        if field.name not in ("extra", "_nulls"):
+        if field.name not in ("_extra", "_nulls"):
             head, *rest = field.name.split("_")
             camel = head + "".join(part.capitalize() for part in rest)
             names[field.name] = kind.wire.get(field.name, camel)

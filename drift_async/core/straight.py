@@ -8,7 +8,7 @@ cattrs' detailed pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
@@ -21,50 +21,51 @@ MOST_SHAPES = 32  # of a class: no server makes us write readers for ever
 LONGEST_SHAPE = 2_000  # characters in all keys, which its reader keeps
 
 Hook = Callable[[Any, Any], Any]
+Read = Callable[[Iterable[Any], list[Any]], Any]
 
-# What has no such keys goes to `other` or fails, so no look at the type is needed: a map has keys.
+# It returns a row with other keys, at which it stops, and None at the end. What has no such keys is
+# such a row or fails, so no look at the type is needed: a map has keys.
 _READ = """
-def read(value):
-    if len(value) != {count}: return other(value)
-    try:
-        {items}
-    except KeyError:
-        return other(value)
-    model, nulls = mutable(), NO_NULLS
-    {fields}
-    model._nulls = nulls
-    {freeze}
-    return model
+def read(values, models):
+    for value in values:
+        if len(value) != {count}: return value
+        try:
+            {items}
+        except KeyError:
+            return value
+        model, nulls = mutable(), NO_NULLS
+        {fields}
+        model._nulls = nulls
+        {freeze}
+        models.append(model)
 """
 _NULL = """
-    elif {item} is None:
-        nulls = nulls | {name}_null if nulls else {name}_null
-        model.{name} = None"""
+        elif {item} is None:
+            nulls = nulls | {name}_null if nulls else {name}_null
+            model.{name} = None"""
 _MISFIT = """
-    else: raise misfit"""
-_EXTRA = """model.extra = extra = mutable_map()
-    extra._data = unknown
-    extra.__class__ = FROZEN"""
+        else: raise misfit"""
 _PLAIN = "if type({item}) is {kind}: model.{name} = {item}"
 _MAP = """if type({item}) is dict:
-        model.{name} = data = mutable_{kind}()
-        data._data = {item}
-        data.__class__ = {kind}"""
-_WORD = "if type({item}) is str: model.{name} = {kind}_words.get({item}) or {kind}({item})"
+            model.{name} = data = mutable_{kind}()
+            data._data = {item}
+            data.__class__ = {kind}"""
+_WORD = """if type({item}) is str:
+            try: model.{name} = {kind}_words[{item}]
+            except KeyError: model.{name} = {kind}({item})"""
 _PLAIN_TUPLE = """if type({item}) is list:
-        for one in {item}:
-            if type(one) is not {kind}: raise misfit
-        model.{name} = tuple({item})"""
+            for one in {item}:
+                if type(one) is not {kind}: raise misfit
+            model.{name} = tuple({item})"""
 _TUPLE = """if type({item}) is list:
-        items = []
-        for one in {item}: items.append({kind}_read(one, {kind}))
-        model.{name} = tuple(items)"""
+            items = []
+            for one in {item}: items.append({kind}_read(one, {kind}))
+            model.{name} = tuple(items)"""
 _MODELS = """if type({item}) is list:
-        items = []
-        for one in {item}:
-            read = {kind}_read.read
-            items.append(read(one))
-        model.{name} = tuple(items)"""
+            items = []
+            rest = {kind}_read.read({item}, items)
+            if rest is not None: {kind}_read.go_on(rest, {item}, items)
+            model.{name} = tuple(items)"""
 _OTHER = "if {item} is not None: model.{name} = {kind}_read({item}, {kind})"
 
 # Among the rest of the work a time takes half as long again to make (measured), so times are made
@@ -85,7 +86,7 @@ def can_be_straight(kind: Any) -> bool:
     return not hasattr(kind, "__attrs_post_init__") and not any(
         field.validator or field.converter or field.default not in (None, attrs.NOTHING)
         for field in attrs.fields(kind)
-        if field.name not in ("extra", "_nulls")
+        if field.name not in ("_extra", "_nulls")
     )
 
 
@@ -94,7 +95,7 @@ class StraightReader:
 
     Rows mostly have the same keys. A function that takes them for granted reads a page in seven
     tenths of the time of one that asks for each field whether it is there (measured), so one is
-    written for each set of keys, up to a limit.
+    written for each set of keys, up to a limit. It reads rows up to one with other keys.
 
     *names* says what the API calls each field, *hook_for* how a type is read, *frozen* is the
     class of the maps.
@@ -108,21 +109,17 @@ class StraightReader:
         frozen: type[Any],
     ) -> None:
         attrs.resolve_types(kind)
-        self.read: Callable[[Any], Any] = self._other
+        self.read: Read = _stop
         """What read the value before. Models with times are not done before `finish`."""
         self._names = names
-        self._frozen = frozen
-        self._shapes: dict[tuple[str, ...], Callable[[Any], Any]] = {}
+        self._shapes: dict[tuple[str, ...], Read] = {}
         self._scope: dict[str, Any] = {
             "kind": kind,
-            "other": self._other,
             "mutable": _mutable(kind),
             "misfit": ValueError,  # made when raised: a single one would keep all that it ever met
             "moment": datetime.fromtimestamp,
-            "FROZEN": frozen,
-            "mutable_map": _mutable(frozen),
             "UTC": UTC,
-            "NOTHING": attrs.fields(kind).extra.default,
+            "NOTHING": attrs.fields(kind)._extra.default,
             "NO_NULLS": frozenset(),
         }
         self._required: set[str] = set()
@@ -147,50 +144,53 @@ class StraightReader:
 
     def __call__(self, value: Any, _: Any = None) -> Any:
         """Return the model of one value."""
-        model = self.read(value)
-        if self.finish:
-            self.finish((model,))
-        return model
+        return self.read_all((value,))[0]
 
-    def read_all(self, values: Iterable[Any]) -> tuple[Any, ...]:
+    def read_all(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return the models of all values."""
-        models = []
-        for value in values:
-            read = self.read
-            models.append(read(value))
+        models: list[Any] = []
+        other = self.read(values, models)
+        if other is not None:
+            self.go_on(other, values, models)
         if self.finish:
             self.finish(models)
         return tuple(models)
 
-    def _other(self, value: Any) -> Any:
-        """Read a value with other keys than the one before."""
+    def go_on(self, other: Any, values: Sequence[Any], models: list[Any]) -> None:
+        """Read on at the *other* of the values, which has other keys than the one before."""
+        rest = iter(values[len(models) + 1 :])
+        while other is not None:
+            self._read_other(other, models)
+            other = self.read(rest, models)
+
+    def _read_other(self, value: Any, models: list[Any]) -> None:
         if type(value) is not dict:
             raise ValueError
         keys = (*value,)
         read = self._shapes.get(keys)
         if read is None:
             if len(self._shapes) >= MOST_SHAPES or not 0 < len("".join(keys)) <= LONGEST_SHAPE:
-                return self._rare(value)
+                self._read_rare(value, models)
+                return
             read = self._shapes[keys] = self._written(keys)
         self.read = read
-        return read(value)
+        read((value,), models)
 
-    def _rare(self, value: dict[str, Any]) -> Any:
+    def _read_rare(self, value: dict[str, Any], models: list[Any]) -> None:
         """Read a value with keys that no function is written for by the one for all fields."""
         known = {wire: value.get(wire) for wire in self._names.values()}
-        model = self._whole(known)
-        set_field = object.__setattr__
+        self._whole((known,), models)
+        model, set_field = models[-1], object.__setattr__
         set_field(model, "_nulls", model._nulls.intersection(value))
         unknown = {key: item for key, item in value.items() if key not in known}
         if unknown:
-            set_field(model, "extra", self._frozen(unknown))
-        return model
+            set_field(model, "_extra", unknown)
 
     @cached_property
-    def _whole(self) -> Callable[[Any], Any]:
+    def _whole(self) -> Read:
         return self._written((*self._names.values(),))
 
-    def _written(self, keys: tuple[str, ...]) -> Callable[[Any], Any]:
+    def _written(self, keys: tuple[str, ...]) -> Read:
         """Return a function for values with these keys, in any order."""
         items, fields = [], []
         for name, wire in self._names.items():
@@ -206,17 +206,26 @@ class StraightReader:
         if unknown:
             pairs = [f"unknown_{n}: value[unknown_{n}]" for n in range(len(unknown))]
             items.append(f"unknown = {{{', '.join(pairs)}}}")
-        fields.append(_EXTRA if unknown else "model.extra = NOTHING")
+        fields.append(f"model._extra = {'unknown' if unknown else 'NOTHING'}")
         lines = _READ.format(
             count=len(keys),
-            items="\n        ".join(items),
-            fields="\n    ".join(fields),
+            items="\n            ".join(items),
+            fields="\n        ".join(fields),
             freeze="" if self.finish else _FREEZE,
         )
         scope = self._scope | {f"unknown_{n}": key for n, key in enumerate(unknown)}
         exec(lines, scope)
-        read: Callable[[Any], Any] = scope["read"]
+        read: Read = scope["read"]
         return read
+
+
+def _stop(values: Iterable[Any], _: list[Any]) -> Any:
+    """Stop at the first of the values, before any has been read."""
+    for value in values:
+        if value is None:
+            raise ValueError
+        return value
+    return None
 
 
 def _mutable(kind: Any) -> Any:

@@ -330,5 +330,5 @@ def read_event(payload: dict[str, Any]) -> WebhookEvent:
     return UnknownEvent(
         type=EventType(word) if isinstance(word, str) else None,
         org_id=org_id if type(org_id) is int else None,
-        extra=Frozen(rest),
+        extra=rest,
     )
