@@ -66,10 +66,13 @@ class Window(Generic[Item, Value]):
         self._caller = caller
         self._plan = plan
         self._size = size
+        self._full = batch
+        self._takes_rest = True  # what is in stock, though it fills no batch
         # One at a time, pulling and planning would cost more.
         self._batch = batch if batch > 1 else max(1, size // 8)
         self._ahead = AHEAD * size
         self._room = math.ceil(size / batch) * batch
+        self._little = max(batch, self._room // 2 + 1)
         self._stop_on_error = stop_on_error
         self.supply: Iterator[Item] | None = None
         self.stock: deque[Item] = deque()
@@ -105,7 +108,7 @@ class Window(Generic[Item, Value]):
     def is_low(self) -> bool:
         """Whether more items are wanted."""
         return (
-            2 * len(self.stock) <= self._room
+            len(self.stock) < self._little
             and len(self._finished) < self._ahead
             and not self._over
             and not self._stopped
@@ -223,9 +226,14 @@ class Window(Generic[Item, Value]):
             self._given += 1
         return outcome
 
-    async def exchange(self, *, wait: bool) -> list[Outcome[Item, Value]]:
-        """Go on, until there is news if so wanted; return the outcomes whose turn it is."""
+    async def exchange(self, *, wait: bool, brought: bool) -> list[Outcome[Item, Value]]:
+        """Go on, until there is news if so wanted; return the outcomes whose turn it is.
+
+        Who has *brought* items has no more of them at once, so that no batch gets fuller.
+        """
+        self._takes_rest = brought
         self.start()
+        self._takes_rest = False
         if wait and self._given not in self._finished and not self.at_end and not self.is_low:
             self.low = self._wake
             await self.wait()
@@ -257,7 +265,7 @@ class Window(Generic[Item, Value]):
             if not self.stock and self.supply is not None and not self._over:
                 self.pull(self.supply, self._batch)
             stock = self.stock
-            if not stock:
+            if not stock or (len(stock) < self._full and not self._takes_rest and not self._over):
                 return None
             batch = [stock.popleft() for _ in range(min(self._batch, len(stock)))]
             self._planned.extend(zip(batch, self._plan(batch), strict=False))

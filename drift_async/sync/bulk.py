@@ -104,9 +104,10 @@ class Bulk(Generic[Item, Value]):
             self._supply = iter(self._items)
         if bar is not None:
             bar.look()
-        if window.is_low:
+        is_low = window.is_low
+        if is_low:
             window.pull(self._supply, window.wanted, self._now() + PAUSE)
-        self._ready += self._loop.run(window.exchange(wait=wait))
+        self._ready += self._loop.run(window.exchange(wait=wait, brought=is_low))
         self._crossed = self._now()
 
 
