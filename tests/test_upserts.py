@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +46,16 @@ async def test_they_are_found_in_batches_and_created_or_updated(drift: Any, box:
     assert requests(box) == {"contacts.find_by_external_id": 3, "contacts.update": ITEMS}
     assert [one.id for one in updated.values] == [one.id for one in created.values]
     assert {one.attributes["plan"] for one in updated.values} == {"pro"}
+
+
+async def test_those_of_an_asynchronous_iterable_are_found_in_batches_too(box: Sandbox) -> None:
+    async def stream() -> AsyncIterator[NewContact]:
+        for one in people("free"):
+            yield one
+
+    async with Drift(box.token, base_url=box.url) as drift:
+        (await drift.contacts.upsert_many(stream()).collect()).raise_for_errors()
+    assert requests(box) == {"contacts.find_by_external_id": 3, "contacts.create": ITEMS}
 
 
 async def test_those_of_one_external_id_are_done_in_order(drift: Any, box: Sandbox) -> None:

@@ -162,8 +162,7 @@ class Window(Generic[Item, Value]):
                     wanted.clear()
                     await wanted.wait()
                 self.stock.append(await anext(supply))
-                if self._waiter is not None:
-                    self.start()
+                self._wake()  # who waits starts what is here once *supply* has no more at once
         except StopAsyncIteration:
             self.end()
         except Exception as error:
