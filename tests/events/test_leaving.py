@@ -27,8 +27,9 @@ import drift_async.events.leaving as leaving
 leaving.EXIT_BOUND = {bound}
 """
 
+# However long it takes, nothing is under way when it ends, which would be sent again.
 SCRIPT = """
-events = DriftEvents.from_env(env{outbox})
+events = DriftEvents.from_env(env, linger=60{outbox})
 await events.open()
 for n in range(2000):
     await events.track("Step", user_id=n % 100, attributes={{"n": n}})
