@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -231,7 +232,7 @@ class Disk:
         if self._reserve_bytes and not self._has_reserve:
             try:
                 self._reserve.touch(0o600)
-                self._reserve.write_bytes(bytes(self._reserve_bytes))
+                _fill(self._reserve, self._reserve_bytes)
             except OSError:
                 self._give_up_reserve()
                 raise
@@ -403,6 +404,15 @@ class Disk:
             self._file.go_on_after(self._last)
             self._added(len(rows) if table == "events" else 0)
         self._note_last()
+
+
+def _fill(path: Path, size: int) -> None:
+    """Let an empty file take *size* bytes of the disk, without writing them where that can be."""
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (AttributeError, OSError):  # not every system has it, nor every file system
+            file.write(bytes(size))
 
 
 def _code(error: Exception) -> int:

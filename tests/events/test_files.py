@@ -516,7 +516,12 @@ async def test_what_was_delivered_is_not_lost_nor_sent_again_when_it_cannot_be_f
     assert numbers_of(box) == {"1": list(range(6))}
 
 
-def test_space_is_held_back_for_what_removes_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("can_allocate", [True, False])
+def test_space_is_held_back_for_what_removes_rows(
+    tmp_path: Path, can_allocate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_allocate:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
     disk = Disk(tmp_path, "drift", DeadLimits(rows=9, seconds=9), 100_000, time.time)
     (reserve,) = tmp_path.glob("*.reserve")
     assert reserve.stat().st_size == 100_000
