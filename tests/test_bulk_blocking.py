@@ -150,12 +150,15 @@ class Always:
 
 
 @contextmanager
-def many(items: Iterable[Any], call: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
+def many(
+    items: Iterable[Any], call: Callable[[Any], Any], plan: Any = None, **options: Any
+) -> Iterator[Any]:
     """Give a bulk that calls a coroutine function, and the client it does so with."""
     client = Always()
     loop = Loop(client)
     loop.open(client)
-    with Bulk(core.Bulk(client, items, lambda _: repeat(call), **options), loop) as bulk:
+    plan = plan or (lambda _: repeat(call))
+    with Bulk(core.Bulk(client, items, plan, **options), loop) as bulk:
         yield bulk, client
     loop.close(client, client.close())
 
@@ -203,6 +206,24 @@ def test_a_busy_caller_does_not_let_the_calls_run_dry(seconds: float, more: bool
             client.time += seconds
         bulk._loop.run(asyncio.sleep(0))  # after which all have begun that were started
     assert (len(started) > 8) is more
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize(("batch", "window"), [*((5, n) for n in range(1, 8)), (50, 64)])
+def test_no_batch_is_cut_short_where_there_is_more(batch: int, window: int, turns: int) -> None:
+    async def call(item: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return item
+
+    def plan(items: list[int]) -> Iterable[Any]:
+        sizes.append(len(items))
+        return repeat(call)
+
+    count, sizes = 20 * batch + 2, list[int]()
+    with many(range(count), call, plan, batch=batch, window=window) as (bulk, _):
+        assert [outcome.value for outcome in bulk] == list(range(count))
+    assert sizes == [batch] * 20 + [2]
 
 
 @settings(deadline=None, max_examples=40)

@@ -16,7 +16,12 @@ from drift_async.core.codec import Model, model, structure, to_json
 from drift_async.core.endpoint import Reply
 from drift_async.core.straight import StraightReader
 from drift_async.errors import DecodeError
-from drift_async.resources.conversations import ALL, Conversation, ConversationTag
+from drift_async.resources.conversations import (
+    ALL,
+    Conversation,
+    ConversationStatus,
+    ConversationTag,
+)
 from drift_async.resources.messages import Message
 
 pytestmark = pytest.mark.smoke
@@ -234,6 +239,12 @@ def test_models_in_models_are_done_and_frozen() -> None:
     for one in held:
         with pytest.raises(AttributeError):
             one.extra = None
+
+
+def test_a_word_that_is_not_known_is_kept() -> None:
+    one, other = fresh(Conversation).read_all([ROW | {"status": "parked"}, ROW])
+    assert (str(one.status), other.status) == ("parked", ConversationStatus.OPEN)
+    assert type(one.status) is ConversationStatus
 
 
 def test_one_model_is_read_like_a_list_of_one() -> None:
