@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox
-from drift_async.sync import Bulk, Drift, InputError, NewContact
+from drift_async.sync import Bulk, Drift, InputError
 from drift_async.sync.bulk import PAUSE
 from drift_async.sync.loop import Loop
 
@@ -73,21 +72,6 @@ def test_items_and_progress_may_call_the_same_client(drift: Drift) -> None:
     report = drift.contacts.get_many(ids, window=4, progress=tell).collect()
     assert len(report.values) == 50
     assert found[-1] is not None
-
-
-def test_a_caller_that_takes_its_time_breaks_no_batch(
-    drift: Drift, box: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drift_async.sync.bulk.PAUSE", 60.0)
-    people = (NewContact(email=f"{n}@example.com", external_id=f"u{n}") for n in range(120))
-    bulk = drift.contacts.upsert_many(people)
-    for outcome in bulk:
-        assert outcome.error is None
-        while bulk._core._window._running:  # which start nothing more
-            time.sleep(0.001)
-    asked = [one.operation for one in box.seen]
-    assert asked.count("contacts.create") == 120
-    assert asked.count("contacts.find_by_external_id") == 3
 
 
 def test_only_plain_iterables_are_taken(drift: Drift) -> None:
