@@ -365,7 +365,8 @@ class Disk:
         """Take over rows of files that have no owner, up to *most*; return how much that was."""
         pending = size = dead = 0
         for path in self.others():
-            if not most:
+            taken = pending + dead
+            if taken == most:
                 break
             try:
                 other = files.open_file(path)
@@ -374,23 +375,30 @@ class Disk:
             self.lost += other.lost
             path.with_name(f"{path.name}.reserve").unlink(missing_ok=True)
             with contextlib.closing(other):
-                other.purge()
-                for table in ("events", "dead"):
-                    while rows := other.db.execute(
-                        f"SELECT * FROM {table} ORDER BY seq LIMIT {min(most, CHUNK)}"
-                    ).fetchall():
-                        self._take_over(table, rows, after)
-                        other.db.executemany(
-                            f"DELETE FROM {table} WHERE seq = ?", [row[:1] for row in rows]
-                        )
-                        after += len(rows)
-                        most -= len(rows)
-                        if table == "dead":
-                            dead += len(rows)
-                        else:
-                            pending += len(rows)
-                            size += sum(len(row[3]) for row in rows)
+                found = self._empty(other, after + taken, most - taken)
+            pending, size, dead = pending + found.pending, size + found.bytes, dead + found.dead
         return Held(pending, size, dead, self._last)
+
+    def _empty(self, other: files.File, after: int, most: int) -> Held:
+        """Take over rows of another file, up to *most*; return how much that was."""
+        count = {"events": 0, "dead": 0}
+        size = taken = 0
+        other.purge()
+        for table in count:
+            while rows := other.db.execute(
+                f"SELECT * FROM {table} ORDER BY seq LIMIT {min(most - taken, CHUNK)}"
+            ).fetchall():
+                self._take_over(table, rows, after + taken)
+                with other.transaction():  # or each row would wait for the disk
+                    other.db.executemany(
+                        f"DELETE FROM {table} WHERE seq = ?", [row[:1] for row in rows]
+                    )
+                taken += len(rows)
+                count[table] += len(rows)
+                size += sum(len(row[3]) for row in rows) if table == "events" else 0
+        if taken and not other.count():
+            other.shrink()
+        return Held(count["events"], size, count["dead"])
 
     def _take_over(self, table: str, rows: Sequence[tuple[Any, ...]], after: int) -> None:
         db = self._file.db

@@ -107,6 +107,46 @@ def test_what_is_taken_over_is_safe_before_it_is_gone_elsewhere(tmp_path: Path) 
     ours.close()
 
 
+def test_what_is_taken_over_waits_for_the_disk_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Disk(tmp_path / "drift-other.sqlite", "drift", LIMITS, 0, time.time)
+    commit(other, job(keep=rows(1, 1200)))
+    graves = [Grave(row, "refused", 400, time.time()) for row in rows(1, 9)]
+    commit(other, job(lambda disk: disk.bury(graves), must=True))
+    other.close()
+    connect, said = sqlite3.connect, list[tuple[str, bool]]()
+
+    def traced(*args: Any, **settings: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(*args, **settings)
+        db.set_trace_callback(lambda sql: said.append((sql.partition(" ")[0], db.in_transaction)))
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    ours = Disk(tmp_path / "drift-ours.sqlite", "drift", LIMITS, 0, time.time)
+    ours._outbox = tmp_path
+    said.clear()
+    (held,) = commit(ours, job(lambda disk: disk.adopt(0, 9999), alone=True))
+    ours.close()
+    assert (held.pending, held.dead) == (1191, 9)
+    assert said.count(("DELETE", True)) >= 1200
+    assert said.count(("DELETE", False)) == said.count(("INSERT", False)) == 0
+    assert said.count(("COMMIT", True)) < 20
+
+
+@pytest.mark.parametrize("most", [99, 100])
+def test_a_file_that_was_taken_over_keeps_nothing_of_it(tmp_path: Path, most: int) -> None:
+    other = Disk(tmp_path / "drift-other.sqlite", "drift", LIMITS, 0, time.time)
+    commit(other, job(keep=[Row(0, n, b"secret" * 99, n) for n in range(1, 101)]))
+    other.close()
+    ours = Disk(tmp_path / "drift-ours.sqlite", "drift", LIMITS, 0, time.time)
+    ours._outbox = tmp_path
+    (held,) = commit(ours, job(lambda disk: disk.adopt(0, most), alone=True))
+    assert held.pending == most
+    assert (b"secret" in (tmp_path / "drift-other.sqlite").read_bytes()) == (most == 99)
+    ours.close()
+
+
 def test_what_is_done_is_not_read_again_nor_counted(disk: Disk) -> None:
     commit(disk, job(keep=rows(1, 9)))
     (_, loaded) = commit(disk, forgets(rows(1, 4)), job(lambda disk: disk.load(0, 99, 9999)))
