@@ -21,19 +21,13 @@ class Room:
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self.events = self.bytes = 0  # in use
         self.coming = self.coming_bytes = 0  # of these, by what is not accepted yet
-        self._max_events = max_events
-        self._max_bytes = max_bytes
-        self._places: deque[_Place] = deque()
-
-    def is_free(self, size: int) -> bool:
-        """Tell whether there is room for an event at once, and below the limits."""
-        # `_fits`, without the call.
-        is_over = self.events >= self._max_events or self.bytes + size > self._max_bytes
-        return not is_over and not self._places
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+        self.places: deque[_Place] = deque()
 
     def take(self, size: int, events: int = 1) -> bool:
         """Take room for events of a *size*; False if there is none, or others wait for it."""
-        if self._places or not self._fits(size, events):
+        if self.places or not self._fits(size, events):
             return False
         self._grant(events, size)
         return True
@@ -43,13 +37,13 @@ class Room:
         if self.take(size):
             return
         place = _Place(size, asyncio.get_running_loop().create_future())
-        self._places.append(place)
+        self.places.append(place)
         try:
             async with asyncio.timeout_at(until):
                 await place.granted
         except (TimeoutError, asyncio.CancelledError):
-            if place in self._places:
-                self._places.remove(place)
+            if place in self.places:
+                self.places.remove(place)
                 self._admit()
             elif not place.granted.cancelled() and not place.granted.exception():
                 self.give_back(1, size)  # granted in the same moment: the next may have it
@@ -74,7 +68,7 @@ class Room:
         """Free the room of events that have left."""
         self.events -= events
         self.bytes -= size
-        if self._places:
+        if self.places:
             self._admit()
 
     def add(self, events: int, size: int) -> None:
@@ -86,12 +80,12 @@ class Room:
         """Start with so much in use, and nobody waiting."""
         self.events, self.bytes = events, size
         self.coming = self.coming_bytes = 0
-        self._places.clear()
+        self.places.clear()
 
     def refuse(self, error: Callable[[], Exception]) -> None:
         """Let all who wait fail."""
-        while self._places:
-            granted = self._places.popleft().granted
+        while self.places:
+            granted = self.places.popleft().granted
             if not granted.done():
                 granted.set_exception(error())
 
@@ -99,11 +93,11 @@ class Room:
         events += self.events
         if events == 1:
             return True  # one over the limit by itself must still come through
-        return events <= self._max_events and self.bytes + size <= self._max_bytes
+        return events <= self.max_events and self.bytes + size <= self.max_bytes
 
     def _admit(self) -> None:
-        while self._places and self._fits(self._places[0].size):
-            place = self._places.popleft()
+        while self.places and self._fits(self.places[0].size):
+            place = self.places.popleft()
             if not place.granted.done():
                 self._grant(1, place.size)
                 place.granted.set_result(None)

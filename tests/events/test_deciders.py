@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from drift_async.core.endpoint import Reply
 from drift_async.core.retry import Failure
 from drift_async.events.delivery import Pause, judge
 from drift_async.events.lanes import Lane, Row, cut
+from drift_async.events.outbox import Outbox
 from drift_async.events.room import Room
+from drift_async.events.store import DeadLimits, MemoryStore
 
 from ..virtual import run
 
@@ -205,15 +208,16 @@ def test_room_is_given_first_come_first_served() -> None:
 
 def test_a_small_event_does_not_pass_a_large_one_that_waits() -> None:
     async def story() -> None:
-        room = Room(9, 100)
-        assert room.take(90)
-        assert room.is_free(10)
-        large = asyncio.create_task(room.wait(20, asyncio.get_running_loop().time() + 9))
+        store = MemoryStore(DeadLimits(rows=9, seconds=9), time.time)
+        outbox = Outbox(store, 1, Room(9, 100), "block", None, time.time)
+        assert outbox.offer(Row(0, 1, b"x" * 90))
+        large = asyncio.create_task(outbox.put(Row(0, 2, b"x" * 20), 9))
         await asyncio.sleep(0)
-        assert not room.is_free(10)
-        room.free(1, 90)
+        assert not outbox.offer(Row(0, 3, b"x" * 10))
+        outbox.ledger.room.free(1, 90)
         await large
-        assert room.is_free(10)
+        assert outbox.offer(Row(0, 3, b"x" * 10))
+        assert not outbox.offer(Row(0, 4, b"x" * 71))
 
     run(story())
 
