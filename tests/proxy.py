@@ -20,9 +20,9 @@ class Chaos:
     ``cut`` hangs up: "before" the request is passed on, or "after" the upstream has answered it, so
     when it has been applied; a connection is cut at once either way. ``reset`` hangs up with RST;
     ``half_close`` only ends the sending side after the reply, and goes on reading. ``keep`` lets
-    just the first bytes of the reply through. ``delay`` waits before the reply, ``drip`` after each
-    of its bytes, both in seconds; ``throttle`` is bytes a second. ``corrupt`` inverts one byte of
-    the reply, by its index.
+    just the first bytes of the reply through. ``delay`` waits before the reply, ``drip`` before
+    each of its bytes, both in seconds; ``throttle`` is bytes a second. ``corrupt`` inverts one byte
+    of the reply, by its index.
     """
 
     cut: Literal["before", "after"] | None = None
@@ -141,9 +141,10 @@ async def _deliver(writer: asyncio.StreamWriter, reply: bytes, chaos: Chaos) -> 
         del out[chaos.keep or 0 :]
     step = 1 if chaos.drip else max(1, chaos.throttle // 100 or len(out))
     for start in range(0, len(out), step):
-        writer.write(out[start : start + step])
+        piece = out[start : start + step]
+        await asyncio.sleep(chaos.drip or (len(piece) / chaos.throttle if chaos.throttle else 0))
+        writer.write(piece)
         await writer.drain()
-        await asyncio.sleep(chaos.drip or (step / chaos.throttle if chaos.throttle else 0))
 
 
 def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
