@@ -119,7 +119,7 @@ async def test_a_dropped_bulk_leaves_nothing(
 @pytest.mark.parametrize("kind", ["asyncio", "anyio"])
 @pytest.mark.parametrize("block", [True, False])
 async def test_a_timeout_around_a_bulk(drift: Drift, box: Sandbox, kind: str, block: bool) -> None:
-    box.fail("contacts.get", delay=0.3, skip=WINDOW, times=1)
+    box.fail("contacts.get", delay=1, skip=WINDOW, times=1)
     bulk = drift.contacts.get_many(KNOWN, window=WINDOW)
     given: list[int] = []
 
@@ -140,7 +140,7 @@ async def test_a_timeout_around_a_bulk(drift: Drift, box: Sandbox, kind: str, bl
         with anyio.move_on_after(0.1) as scope:
             await walk()
         assert scope.cancelled_caught
-    assert asyncio.get_running_loop().time() - began < 0.25
+    assert asyncio.get_running_loop().time() - began < 0.9
     await asyncio.sleep(0)
     if block:
         assert not others()
