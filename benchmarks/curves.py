@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import statistics
 import subprocess
@@ -204,6 +205,7 @@ def _measured(
         for size in sizes:
             for name, lane_of in lanes.items():
                 lane, units = lane_of(size)
+                gc.collect()  # or what others left would be collected in the middle
                 cost = lane() / units * 1e6
                 if turn:  # the first warms up
                     points.setdefault((name, size), []).append(cost)
