@@ -6,12 +6,13 @@ The receivers are servers' own coroutines, and have no counterpart.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import InputError
 from ..webhooks.events import WebhookEvent
-from ..webhooks.handlers import Registry, check_kind, is_async
+from ..webhooks.handlers import Handler, Registry, Round, check_kind, is_async
 
 E = TypeVar("E", bound=WebhookEvent)
 
@@ -43,13 +44,24 @@ class Webhooks(Registry):
         return register
 
     def dispatch(self, event: WebhookEvent) -> bool:
-        """Run the handlers of an event, one after the other; tell whether none of them failed.
+        """Run the handlers of an event, one after the other; tell whether all are done with it.
 
-        A handler that has the event already, from an earlier delivery, is left out.
+        A handler that has had it, from an earlier delivery, is left out. While an earlier delivery
+        is still being handled, which may yet fail, none is run, and the answer is False. Answer the
+        sender with an error then, so that it is sent again.
         """
-        good = True
-        for turn in self._turns(event):
-            with turn:
-                turn.handler(event)
-            good = good and not turn.failed
-        return good
+        with Round(self, event) as handlers:
+            for handler in handlers:
+                try:
+                    _run(handler, event)
+                except Exception as error:  # the user's: other handlers go on all the same
+                    handlers.fail(error)
+        return handlers.good
+
+
+def _run(handler: Handler, event: WebhookEvent) -> None:
+    result = handler(event)
+    if result is not None and inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()  # or Python warns that it was never awaited
+        raise TypeError("the handler returned an awaitable: it must be a plain function")

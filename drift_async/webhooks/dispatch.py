@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from ..core.inputs import number
 from .events import WebhookEvent, log
-from .handlers import Handler, Registry, check_kind, is_async
+from .handlers import Handler, Registry, Round, check_kind, is_async
 from .intake import Backlog, Intake
 from .receive import AsgiReceiver, aiohttp_handler
 
@@ -31,15 +31,16 @@ class Webhooks(Registry):
     they like. So serve HTTPS only, and treat the texts in events as what strangers wrote.
 
     An event that is delivered again within ``dedup_window`` seconds (600; 0 turns it off) does not
-    reach a handler that has had it, unless that failed. The last ``dedup_size`` (10,000) are
+    reach a handler that has had it, unless that failed. The last ``dedup_size`` events (10,000) are
     remembered, by this object alone: several processes need a store that they share, with
     ``event.key`` as the key. With ``tolerance``, an event whose own time is more seconds than that
     away from now is refused; many have none. Neither stops somebody who has the token.
 
     What the receivers take is bounded: ``max_body`` bytes (1 MiB), ``body_timeout`` seconds for a
     body to arrive (10), ``max_running`` deliveries in their handlers at once (100), and
-    ``max_waiting`` accepted ones behind them (1,000); further ones are answered with 503. An
-    accepted delivery is in memory only: hand what must not be lost to a queue of your own.
+    ``max_waiting`` accepted ones behind them (1,000); further ones are answered with 503. They
+    answer before the handlers run, so that what fails there is not sent again, and an accepted
+    delivery is in memory only: hand what must not be lost to a queue of your own.
 
     Errors of handlers are logged, and given to ``on_error`` with the event. ``clock`` gives the
     time in epoch seconds.
@@ -77,25 +78,32 @@ class Webhooks(Registry):
         return register
 
     async def dispatch(self, event: WebhookEvent) -> bool:
-        """Run the handlers of an event, one after the other; tell whether none of them failed.
+        """Run the handlers of an event, one after the other; tell whether all are done with it.
 
-        A handler that has the event already, from an earlier delivery, is left out.
+        A handler that has had it, from an earlier delivery, is left out. While an earlier delivery
+        is still being handled, which may yet fail, none is run, and the answer is False. Answer the
+        sender with an error then, so that it is sent again.
         """
-        good = True
-        for turn in self._turns(event):
-            with turn:
-                await self._run(turn.handler, event)
-            good = good and not turn.failed
-        return good
+        with Round(self, event) as handlers:
+            for handler in handlers:
+                try:
+                    await self._run(handler, event)
+                except Exception as error:  # the user's: other handlers go on all the same
+                    handlers.fail(error)
+        return handlers.good
 
     async def _run(self, handler: Handler, event: WebhookEvent) -> None:
         try:
             if is_async(handler):
                 result = handler(event)
             else:
-                result = await to_thread.run_sync(
-                    handler, event, abandon_on_cancel=True, limiter=self._threads
-                )
+                try:
+                    result = await to_thread.run_sync(
+                        handler, event, abandon_on_cancel=True, limiter=self._threads
+                    )
+                except SystemExit as error:
+                    # Meant for the thread; out of a task it would end the loop.
+                    raise RuntimeError("the handler called sys.exit") from error
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError:

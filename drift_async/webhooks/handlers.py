@@ -6,10 +6,10 @@ import inspect
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Self
 
+from ..core.discreet import clear, discreet
 from ..core.inputs import number, whole
 from ..core.secret import Secret
 from ..errors import InputError, VerificationError
@@ -21,37 +21,42 @@ OnError = Callable[[Exception, WebhookEvent], object]
 
 
 class Recent:
-    """What was taken within *window* seconds, at most *size* entries; for any number of threads."""
+    """Who had what within *window* seconds, at most *size* entries; for any number of threads.
+
+    Who that is, is said in the bits of a number: one for each handler.
+    """
 
     def __init__(self, window: float, size: int, clock: Callable[[], float]) -> None:
         self._window = window
         self._size = size
         self._clock = clock
-        self._running: set[Hashable] = set()
-        self._done: OrderedDict[Hashable, float] = OrderedDict()
+        self._running: set[str] = set()
+        self._done: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, key: Hashable) -> bool:
-        """Tell whether *key* is new; then it counts as taken until it is settled."""
+    def take(self, key: str) -> int | None:
+        """Return who has had *key*, which is taken until it is settled; None if it is already."""
         if not self._window:
-            return True
+            return 0
         with self._lock:
             oldest = self._clock() - self._window
-            while self._done and next(iter(self._done.values())) <= oldest:
+            while self._done and next(iter(self._done.values()))[0] <= oldest:
                 self._done.popitem(last=False)
-            if key in self._running or key in self._done:
-                return False
+            if key in self._running:
+                return None
             self._running.add(key)
-            return True
+            done = self._done.get(key)
+            return done[1] if done else 0
 
-    def settle(self, key: Hashable, *, done: bool) -> None:
-        """Remember a key that is done; one that is not can be taken again."""
+    def settle(self, key: str, had: int, new: int) -> None:
+        """Let *key* be taken again; remember who has had it now, beside who *had*."""
         if not self._window:
             return
         with self._lock:
             self._running.discard(key)
-            if done:
-                self._done[key] = self._clock()
+            if new:  # a repeat that did nothing does not make it last longer
+                self._done[key] = self._clock(), had | new
+                self._done.move_to_end(key)
                 if len(self._done) > self._size:
                     self._done.popitem(last=False)
 
@@ -59,6 +64,7 @@ class Recent:
 class Registry:
     """What both faces of `Webhooks` are made of."""
 
+    @discreet
     def __init__(
         self,
         verification_token: str | Secret | Collection[str | Secret],
@@ -92,10 +98,14 @@ class Registry:
         pairs. A token that is missing or wrong, a body over ``max_body``, one that is no JSON
         object, or an event too far from now raises `VerificationError`.
         """
-        event = self._verifier.judge(body, headers)
-        if isinstance(event, VerificationError):
+        try:
+            event = self._verifier.judge(body, headers)
+            if isinstance(event, VerificationError):
+                raise event
+        except BaseException as error:
             del body, headers  # a traceback can show locals, and these may hold a token
-            raise event
+            clear(error)
+            raise
         return event
 
     def _register(self, kind: type[WebhookEvent], handler: Handler) -> None:
@@ -107,15 +117,6 @@ class Registry:
                 return
         self._handlers.append((handler, [kind]))
 
-    def _turns(self, event: WebhookEvent) -> Iterator[Turn]:
-        """Yield a turn for each handler that has not had this event."""
-        if not isinstance(event, WebhookEvent):
-            raise InputError("event", "must be what parse returned")
-        key = event.key
-        for n, (handler, kinds) in enumerate(self._handlers):
-            if isinstance(event, tuple(kinds)) and self._recent.take((key, n)):
-                yield Turn(self, event, (key, n), handler)
-
     def _report(self, error: Exception, event: WebhookEvent) -> None:
         log.error("a handler of %s failed", type(event).__name__, exc_info=error)
         if self._on_error is not None:
@@ -125,32 +126,44 @@ class Registry:
                 log.exception("on_error failed")
 
 
-class Turn:
-    """One handler's turn at one event, as a context: an error in it is reported, and ends here."""
+class Round:
+    """An event on its way through the handlers that have not had it, as a context.
 
-    def __init__(
-        self, registry: Registry, event: WebhookEvent, key: Hashable, handler: Handler
-    ) -> None:
-        self.handler = handler
-        self.failed = False
+    Nobody else has it meanwhile. ``good`` tells whether all its handlers are done with it.
+    """
+
+    def __init__(self, registry: Registry, event: WebhookEvent) -> None:
+        if not isinstance(event, WebhookEvent):
+            raise InputError("event", "must be what parse returned")
         self._registry = registry
         self._event = event
-        self._key = key
+        self._key = event.key
+        self._new = 0
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> Self:
+        self._had = self._registry._recent.take(self._key)
+        self.good = self._had is not None  # who has it already may still fail
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        self._registry._recent.settle(self._key, done=error is None)
-        if not isinstance(error, Exception):
-            return False  # nothing is wrong, or it is to end: cancelled, or Ctrl-C
-        self.failed = True
+    def __iter__(self) -> Iterator[Handler]:
+        """Yield each handler that is to be run; it has had the event when the next is asked for."""
+        if self._had is None:
+            return
+        for n, (handler, kinds) in enumerate(self._registry._handlers):
+            if not self._had >> n & 1 and isinstance(self._event, tuple(kinds)):
+                self._failed = False
+                yield handler
+                if not self._failed:
+                    self._new |= 1 << n
+
+    def fail(self, error: Exception) -> None:
+        """Report an error of the handler that is run."""
+        self._failed, self.good = True, False
         self._registry._report(error, self._event)
-        return True
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._had is not None:
+            self._registry._recent.settle(self._key, self._had, self._new)
 
 
 def check_kind(kind: object) -> None:

@@ -38,11 +38,17 @@ class Backlog:
         self._most = max_running + max_waiting
         self._waiting: deque[tuple[WebhookEvent, asyncio.Event, Context]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = 0
 
     @contextmanager
     def place(self, event: WebhookEvent) -> Iterator[bool]:
         """Tell whether there is room for *event*; work on it begins after the context."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            if lost := self._forget_lost():
+                log.warning("%d accepted deliveries were lost with their loop", lost)
         if self._draining or len(self._waiting) + len(self._running) >= self._most:
             yield False
             return
@@ -68,8 +74,16 @@ class Backlog:
         self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._fill()
 
+    def _forget_lost(self) -> int:
+        """Forget the tasks of closed loops, which never end; return how many there were."""
+        lost = [task for task in list(self._running) if task.get_loop().is_closed()]
+        self._running.difference_update(lost)
+        return len(lost)
+
     async def drain(self, timeout: float) -> int:
         """Wait for all that was accepted, cancel the rest, and return how many that were."""
+        lost = self._forget_lost()
+        self._fill()
         self._draining += 1
         try:
             async with asyncio.timeout(timeout):
@@ -79,7 +93,7 @@ class Backlog:
             pass
         finally:
             self._draining -= 1
-        left = len(self._waiting) + len(self._running)
+        left = lost + len(self._waiting) + len(self._running)
         self._waiting.clear()
         for task in self._running:
             task.cancel()

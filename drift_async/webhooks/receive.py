@@ -92,9 +92,10 @@ def aiohttp_handler(intake: Intake) -> Callable[[web.Request], Awaitable[web.Str
             response.set_status(status)
             response.headers.update({"Content-Type": "text/plain", **headers})
             response.body = _text(status)
-            # Left to the server, the answer would go out after work on the event had begun.
-            await response.prepare(request)
-            await response.write_eof()
+            with suppress(OSError):  # the sender has left
+                # Left to the server, it would go out after work on the event had begun.
+                await response.prepare(request)
+                await response.write_eof()
             if status == HTTPStatus.REQUEST_TIMEOUT:
                 request.protocol.force_close()  # or the server gives the sender ten seconds more
 

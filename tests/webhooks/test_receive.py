@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import gzip
 import json
 import statistics
@@ -249,6 +250,21 @@ async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(
         assert (await post(port, request())).status == 200
         await kept.came.wait()
     assert len(kept.events) == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "text/plain"}, {"token": "x"}, {}])
+async def test_a_sender_that_does_not_wait_for_the_answer_leaves_no_error(
+    serve: Serve, caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
+) -> None:
+    kept = Kept()
+    async with serve(kept.webhooks) as port:
+        async with connected(port) as (reader, writer):
+            writer.write(request(body(id=2), **wrong))
+            writer.write_eof()
+            await reader.read()
+        await post(port, request())
+    assert len(kept.events) == (1 if wrong else 2)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -529,6 +545,45 @@ async def test_one_object_serves_one_loop_after_another() -> None:
     before = len(kept)
     await asyncio.to_thread(run, 11)
     assert len(kept) >= before + 3
+
+
+def test_a_loop_that_is_closed_under_its_work_takes_no_room_in_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    webhooks, seen, seconds = Webhooks(TOKEN, max_running=2, max_waiting=1), [], 60.0
+
+    @webhooks.on(NewMessageEvent)
+    async def wait(event: NewMessageEvent) -> None:
+        seen.append(event.data.id)
+        await asyncio.sleep(seconds)
+
+    async def deliver(*numbers: int) -> list[int]:
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        for number in numbers:
+            await called(webhooks, [body(id=number)], send)
+        await asyncio.sleep(0)  # the handlers begin
+        return statuses
+
+    def in_a_loop_closed_at_once(*numbers: int) -> list[int]:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(deliver(*numbers))
+        finally:
+            loop.close()
+
+    assert in_a_loop_closed_at_once(1, 2, 3, 4) == [200, 200, 200, 503]
+    assert in_a_loop_closed_at_once(5, 6) == [200, 200]
+    said = [one.getMessage() for one in caplog.records if one.name == "drift_async.webhooks"]
+    assert said == ["2 accepted deliveries were lost with their loop"]
+    seconds = 0
+    assert asyncio.run(webhooks.drain(timeout=1)) == 2
+    assert asyncio.run(webhooks.drain(timeout=1)) == 0
+    assert seen == [1, 2, 3, 5, 6]
+    gc.collect()  # the tasks, of which asyncio says in the log that they were not over
 
 
 TRACE = contextvars.ContextVar("TRACE", default="none")

@@ -158,6 +158,16 @@ def test_the_secrets_show_nowhere() -> None:
     assert repr(base64.b64decode(bare))[2:-1] not in said
 
 
+@pytest.mark.parametrize(
+    ("secrets", "settings"),
+    [([f"{SECRET}*"], {}), ([SECRET, f"{SECRET}*"], {}), ([SECRET], {"tolerance": -1})],
+)
+def test_bad_settings_leave_no_secret_in_a_traceback(secrets: Any, settings: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        RelayKey(*secrets, **settings)
+    assert SECRET.removeprefix("whsec_") not in told(caught.value, with_locals=True)
+
+
 TEXTS = st.text() | st.binary() | st.sampled_from([SIGNATURE, ID, str(MOMENT)])
 NAMES = st.sampled_from(sorted(HEADERS)) | TEXTS
 

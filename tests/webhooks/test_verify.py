@@ -250,6 +250,36 @@ def test_the_tokens_show_nowhere(make_webhooks: Make) -> None:
         copy.deepcopy(webhooks._verifier)
 
 
+@pytest.mark.parametrize(
+    ("sent", "sent_headers"),
+    [
+        (body(), headers("x")),
+        (body().decode(), headers()),
+        (body(), [(HEADER, TOKEN), 5]),
+        (body(), [(HEADER, TOKEN), None]),
+        (body()[:-1], headers()),
+    ],
+)
+def test_a_refusal_leaves_no_token_in_a_traceback(
+    make_webhooks: Make, sent: Any, sent_headers: Any
+) -> None:
+    with pytest.raises(DriftError) as caught:
+        make_webhooks(TOKEN).parse(sent, sent_headers)
+    assert TOKEN not in told(caught.value, with_locals=True)
+
+
+@pytest.mark.parametrize(
+    ("token", "settings"),
+    [(f"{TOKEN} ", {}), ([TOKEN, f"{TOKEN}é"], {}), (TOKEN, {"dedup_window": -1})],
+)
+def test_bad_settings_leave_no_token_in_a_traceback(
+    make_webhooks: Make, token: Any, settings: Any
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make_webhooks(token, **settings)
+    assert TOKEN not in told(caught.value, with_locals=True)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(TOKEN),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("token"), inner),
