@@ -24,8 +24,8 @@ class Limits:
         if budget == "reports":
             return self._report(token, clock)
         rate = self._rates[budget]
-        if rate is None:
-            return 0
+        if rate is None or (budget == "default" and not token):
+            return 0  # without a token there are only calls that need none, such as for one
         key = token or budget
         free_at = max(self._free_at.get(key, clock), clock)
         early = free_at - clock - (self._burst - 1) / rate

@@ -13,7 +13,8 @@ PAGE: Final = 50
 TYPES: Final = ("chat", "private_note", "private_prompt", "suggestion", "edit")
 BUTTONS: Final = ("reply", "compose", "action", "noop")
 EDITS: Final = ("delete", "replace", "replace_body", "replace_buttons")
-_RANGE: Final = re.compile(r"bytes=([0-9]*)-([0-9]*)\s*\Z")
+# int() reads 4,300 digits at most.
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,4000})-([0-9]{0,4000})\s*\Z")
 
 
 def conversation_of(call: Call) -> Json:

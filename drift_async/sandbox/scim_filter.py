@@ -77,7 +77,7 @@ def _term(words: list[str], depth: int) -> Test:
         raise _wrong("has an operator other than eq, sw, co, pr")
     try:
         wanted = json.loads(words.pop(0))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         raise _wrong("lacks a value in quotes, a number, true or false") from None
     return _comparison(name, operator, wanted)
 

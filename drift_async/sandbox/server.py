@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -98,6 +99,8 @@ class Sandbox:
             raise ValueError("rate and event_rate must be above 0, or None for no limit")
         if min(*webhook_retries, webhook_timeout, lifetime) < 0:
             raise ValueError("webhook_retries, webhook_timeout and lifetime must not be negative")
+        if not lifetime < math.inf:
+            raise ValueError("lifetime must be finite")
         if denied_status not in (401, 403):
             raise ValueError("denied_status must be 401 or 403")
         self._token, self._segmentstream_token = token, segmentstream_token

@@ -71,11 +71,15 @@ class Service:
         """Answer one request."""
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        target, came = latin(request.raw_path), bytearray()
         try:
-            body = await read(request)
+            await read(request, came)
         except web.RequestPayloadError:
             return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
-        target = latin(request.raw_path)
+        except OSError:
+            self._arrived(request, target, bytes(came), None)
+            return web.Response()  # nobody is there to read it
+        body = bytes(came)
         if target.startswith(CONTROL):
             return respond(await self._control(request.method, target, body))
         path, query, scim = split(target, request.headers.get("Host", ""))

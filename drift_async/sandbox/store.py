@@ -296,6 +296,7 @@ class Accounts:
     def page(self, index: int, size: int) -> list[Json]:
         """`size` accounts from position `index` of those not deleted."""
         seeded = range(self._seed.accounts)
+        index = min(index, self.total())  # `islice` counts to sys.maxsize only
         if not self._hidden:
             seeded, index = seeded[index:], max(0, index - len(seeded))
         rows = (self._seed.account(n)["accountId"] for n in seeded)

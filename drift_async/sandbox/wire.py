@@ -35,14 +35,12 @@ def split(target: str, host: str) -> tuple[list[str], dict[str, list[str]], bool
     return segments, query, scim == ["scim"]
 
 
-async def read(request: web.BaseRequest) -> bytes:
-    """The body; of one over `MAX_BODY` only the beginning, which is over it too."""
+async def read(request: web.BaseRequest, body: bytearray) -> None:
+    """Read the body; of one over `MAX_BODY` only the beginning, which is over it too."""
     if not request.body_exists:
-        return b""
-    body = bytearray()
+        return
     while len(body) <= MAX_BODY and (chunk := await request.content.readany()):
         body += chunk
-    return bytes(body)
 
 
 def respond(reply: Reply, request_id: str | None = None) -> web.Response:

@@ -143,6 +143,26 @@ async def test_a_broken_chunk_is_a_400_or_the_end(box: Sandbox) -> None:
     assert (await ask(box, GET)).status == 200
 
 
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_seen(
+    box: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = box.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /contacts HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n")
+    writer.write(b"Content-Length: 50\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")  # so that the body is being read
+    writer.write(b'{"a')
+    writer.close()
+    async with asyncio.timeout(5):
+        while not box.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    (one,) = box.seen
+    assert (one.method, one.raw_path, one.status, one.applied) == ("POST", "/contacts", None, False)
+    assert b'{"a'.startswith(one.body)
+    assert (await ask(box, GET)).status == 200
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_head_is_a_wrong_method_without_a_body(box: Sandbox) -> None:
     text = b"HEAD /users/list HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
     answer = parse(await exchange(box, text))
@@ -189,6 +209,18 @@ async def test_the_bucket_leaks_at_its_rate_for_each_token() -> None:
         clock[0] += 1000
         codes = [(await ask(box, GET)).status for _ in range(3)]
         assert codes == [200, 200, 429]
+
+
+async def test_calls_without_a_token_have_no_limit() -> None:
+    async with Sandbox(rate=0.5, clock=lambda: 0.0) as box:
+        for _ in range(3):
+            info = await ask(box, "POST /app/token_info", {"access_token": box.token}, token=None)
+            assert info.status == 200
+            page = await ask(box, "GET /authorize?client_id=x", token=None)
+            assert (page.status, page.json["error"]) == (400, "invalid_request")
+            token = await ask(box, "POST /oauth2/token", "grant_type=x", token=None)
+            assert (token.status, token.json["error"]) == (401, "invalid_client")
+        assert [(await ask(box, GET)).status for _ in range(2)] == [200, 429]
 
 
 async def test_reports_are_limited_to_sixty_a_minute() -> None:

@@ -45,6 +45,14 @@ async def test_an_account_lives_and_dies(box: Sandbox) -> None:
     assert (await walk(box, "/accounts")).count(row["accountId"]) == 1
 
 
+@pytest.mark.parametrize("index", [20, 21, 2**63 - 8, 2**63 - 1])
+async def test_a_page_behind_the_last_account_is_empty(box: Sandbox, index: int) -> None:
+    target = f"GET /accounts?index={index}&size=65"
+    assert (await ask(box, target)).json["data"] == {"accounts": [], "total": 20}
+    await ask(box, f"DELETE /accounts/{ONE}")
+    assert (await ask(box, target)).json["data"] == {"accounts": [], "total": 19}
+
+
 @pytest.mark.parametrize("size", [1, 3, 10, 19, 20, 21, 65])
 async def test_the_next_url_leads_through_all_rows_once(box: Sandbox, size: int) -> None:
     ids = await walk(box, f"/accounts?size={size}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 import tracemalloc
 from typing import Any
@@ -107,6 +108,8 @@ async def test_an_empty_sandbox_answers_empty_lists() -> None:
         {"keep_events": -1},
         {"event_rate": 0},
         {"lifetime": -1},
+        {"lifetime": math.inf},
+        {"lifetime": math.nan},
         {"webhook_timeout": -1},
         {"webhook_retries": (1, -1)},
     ],
