@@ -16,15 +16,17 @@ import pytest
 
 from drift_async import (
     ConnectionLostError,
+    DeadlineError,
     Drift,
     NotFoundError,
     ResponseTooLargeError,
     Retry,
     Sandbox,
 )
+from drift_async.core import download
 from drift_async.core.download import missing
 
-from .server import Server, reply
+from .server import Got, Server, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -169,9 +171,9 @@ def test_only_just_the_bytes_that_are_missing_continue(
     assert missing({**headers, "Content-Encoding": "gzip"}, 7) is None
 
 
-def part(first: int, last: int, body: bytes, total: object = 10) -> bytes:
+def part(first: int, last: int, body: bytes, total: object = 10, **more: str) -> bytes:
     place = f"bytes {first}-{last}/{total}"
-    return reply(body, "206 Partial Content", Content_Range=place, Connection="close")
+    return reply(body, "206 Partial Content", Content_Range=place, Connection="close", **more)
 
 
 WHOLE = reply(b"0123456789", Connection="close")
@@ -208,6 +210,65 @@ async def test_another_part_than_was_asked_for_is_not_taken_for_the_rest(
         assert ranges == [None, "bytes=5-", None]
 
 
+MARKS: list[tuple[str, str, str | None]] = [
+    ("ETag", '"one"', '"one"'),
+    ("ETag", 'W/"one"', None),
+    ("ETag", '"\xfc"', None),
+    ("ETag", "one", None),
+    ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT", None),
+]
+
+
+@pytest.mark.parametrize(("name", "mark", "asked"), MARKS)
+@pytest.mark.parametrize("other", [None, "same", '"two"'])
+async def test_two_versions_are_not_put_together(
+    make: Any, name: str, mark: str, asked: str | None, other: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    new = {} if other is None else {name: mark if other == "same" else other}
+    answers = (
+        reply(b"0123456789", Connection="close", **{name: mark})[:-5],
+        part(5, 9, b"vwxyz", **new),
+        reply(b"qrstuvwxyz", Connection="close", **new),
+    )
+    async with (
+        Server(lambda n, got: answers[n - 1]) as server,
+        make("t", base_url=server.url, retry=Retry(base=0)) as drift,
+    ):
+        assert await drift.conversations.download_attachment(7, path) == 10
+    whole = other == "same"
+    assert path.read_bytes() == (b"01234vwxyz" if whole else b"qrstuvwxyz")
+    wanted = [(None, None), ("bytes=5-", asked), (None, None)]
+    got = [(got.headers.get("range"), got.headers.get("if-range")) for got in server.got]
+    assert got == wanted[: 2 if whole else 3]
+
+
+@pytest.mark.parametrize("body", [b"0123456789", b"0"])
+async def test_where_only_the_end_was_not_told_it_is_asked_for_with_the_last_byte(
+    make: Any, body: bytes, tmp_path: Path
+) -> None:
+    size, path = len(body), tmp_path / "file"
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (size, body)
+
+    def answer(n: int, got: Got) -> bytes:
+        asked = got.headers.get("range")
+        if asked is None:
+            return endless
+        first = int(asked[len("bytes=") : -1])
+        if first >= size:
+            return reply(b"", "416 Range Not Satisfiable", Content_Range=f"bytes */{size}")
+        return part(first, size - 1, body[first:], size)
+
+    async with (
+        Server(answer) as server,
+        make("t", base_url=server.url, retry=Retry(base=0)) as drift,
+    ):
+        assert await drift.conversations.attachment(7) == body
+        assert await drift.conversations.download_attachment(7, path) == size
+    assert path.read_bytes() == body
+    assert len(server.got) == 4
+
+
 async def test_an_attachment_is_asked_for_uncompressed(make: Any) -> None:
     async with Server(WHOLE) as server, make("t", base_url=server.url) as drift:
         assert await drift.conversations.attachment(7) == b"0123456789"
@@ -229,3 +290,111 @@ async def test_a_full_disk_is_told_as_such_and_not_tried_again(
             await drift.conversations.download_attachment(document, tmp_path / "x")
         assert (caught.value.errno, len(box.seen)) == (errno.ENOSPC, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+class Disk:
+    """A file whose first write waits until it may go on, and then does what it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[Any, bytes], int]) -> None:
+        self.go = threading.Event()
+        self.over = False
+        self._write: Callable[[Any, bytes], int] | None = write
+        make = os.fdopen
+
+        def opened(handle: int, mode: str) -> Any:
+            self._file = make(handle, mode)
+            return self
+
+        monkeypatch.setattr("drift_async.core.download.os.fdopen", opened)
+
+    def write(self, chunk: bytes) -> int:
+        write, self._write = self._write, None
+        if write is None:
+            return int(self._file.write(chunk))
+        assert self.go.wait(5)
+        self.over = True
+        return write(self._file, chunk)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def as_told(file: Any, chunk: bytes) -> int:
+    return int(file.write(chunk))
+
+
+def lost(file: Any, chunk: bytes) -> int:
+    return len(chunk)
+
+
+def refused(file: Any, chunk: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("arrived", "asked"), [(5, "bytes=5-"), (10, "bytes=9-")])
+@pytest.mark.parametrize(("write", "number"), [(as_told, None), (refused, errno.ENOSPC)])
+async def test_what_a_slow_disk_still_writes_after_an_attempt_is_not_written_again(
+    make: Any,
+    arrived: int,
+    asked: str,
+    write: Callable[[Any, bytes], int],
+    number: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, path = Disk(monkeypatch, write), tmp_path / "file"
+
+    def answer(n: int, got: Got) -> bytes:
+        if n == 1:  # and no more, with the connection left open
+            return reply(b"0123456789")[: arrived - 10 or None]
+        disk.go.set()
+        first = int(got.headers.get("range", "bytes=0-")[len("bytes=") : -1])
+        return part(first, 9, b"0123456789"[first:]) if first else WHOLE
+
+    async with (
+        Server(answer) as server,
+        make("t", base_url=server.url, retry=Retry(base=0), attempt_timeout=0.1) as drift,
+    ):
+        call = drift.conversations.download_attachment(7, path)
+        if number is None:
+            assert await call == 10
+            assert path.read_bytes() == b"0123456789"
+        else:
+            with pytest.raises(OSError, match="No space left") as caught:
+                await call
+            assert caught.value.errno == number
+            assert list(tmp_path.iterdir()) == []
+    assert [got.headers.get("range") for got in server.got] == [None, asked]
+
+
+async def test_a_file_that_lacks_bytes_does_not_appear(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Disk(monkeypatch, lost).go.set()
+    async with Server(WHOLE) as server, make("t", base_url=server.url) as drift:
+        with pytest.raises(OSError, match="does not hold") as caught:
+            await drift.conversations.download_attachment(7, tmp_path / "file")
+    assert caught.value.errno == errno.EIO
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_end_of_a_call(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    disk = Disk(monkeypatch, as_told)
+    async with Server(WHOLE) as server, make("t", base_url=server.url, timeout=0.1) as drift:
+        with pytest.raises(DeadlineError):
+            await drift.conversations.download_attachment(7, tmp_path / "file")
+    assert not disk.over
+    disk.go.set()
+    await asyncio.to_thread(wait_for_no_threads, "drift-async-file")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_name_may_be_as_long_as_the_disk_takes_any(make: Any, tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".bin")
+    path.touch()
+    async with Server(WHOLE) as server, make("t", base_url=server.url) as drift:
+        assert await drift.conversations.download_attachment(7, path) == 10
+    assert path.read_bytes() == b"0123456789"
