@@ -22,8 +22,7 @@ from .core.rate import Limiter, Rate
 from .core.retry import Quota, Retry
 from .core.secret import Secret, is_visible, secret_from, token_secret
 from .errors import (
-    AuthenticationError,
-    BadRequestError,
+    APIError,
     CredentialsError,
     DecodeError,
     DriftError,
@@ -279,7 +278,7 @@ class OAuthSettings(CommonSettings, total=False):
 def _refresh_token(token: Token) -> Secret:
     if not isinstance(token, Token):
         raise InputError("token", "must be a Token")
-    if token.refresh_token is None:
+    if not isinstance(token.refresh_token, Secret):
         raise InputError("token", "must have a refresh token")
     return token.refresh_token
 
@@ -306,6 +305,7 @@ def _without(known: Sequence[str | Secret], error: DriftError) -> DriftError:
     failure = copy.copy(error)
     failure.args = tuple(map(masked, error.args))
     vars(failure).update((name, masked(value)) for name, value in vars(error).items())
-    if isinstance(error, BadRequestError | AuthenticationError):
+    # What else is refused, a gateway has refused, perhaps: that may be over by the next time.
+    if isinstance(error, APIError) and error.status in (400, 401):
         return CredentialsError(str(failure))
     return failure

@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 
+from .core.discreet import discreet
 from .core.inputs import number, text
 from .core.secret import Secret
 from .core.strict_json import dumps
@@ -19,6 +20,7 @@ class WeakKeyWarning(UserWarning):
     """A secret is shorter than HS256 asks for."""
 
 
+@discreet
 def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 300.0) -> str:
     """Return a token (JWT, HS256) that says who the visitor is, for ``userJwt`` of the widget.
 
@@ -35,7 +37,7 @@ def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 3
         warnings.warn(
             f"the secret has {size} bytes; HS256 asks for at least {LEAST_KEY}",
             WeakKeyWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return _token(subject, key, time.time(), lifetime)
 

@@ -10,10 +10,13 @@ import asyncio
 import copy
 import inspect
 import os
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import ClassVar, TypeVar
+
+import attrs
 
 from .core.call import Live, Site
 from .core.codec import Model, model
@@ -37,6 +40,10 @@ LOOK = 3600.0
 """Seconds after which to look again whether another client has brought a new token."""
 
 
+def _masked(value: str | Secret) -> Secret:
+    return Secret(value) if isinstance(value, str) else value
+
+
 @model
 class Token(Model):
     """What OAuth gives for an organisation, ``org_id``. Refuses pickling; `to_json` reveals it.
@@ -46,8 +53,10 @@ class Token(Model):
     seconds. Both are None if the server does not say.
     """
 
-    access_token: Secret
-    refresh_token: Secret | None = None
+    access_token: Secret = attrs.field(converter=_masked)
+    refresh_token: Secret | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_masked)
+    )
     expires_in: int | None = None
     expires_at: datetime | None = None
     token_type: str | None = None
@@ -119,6 +128,8 @@ class SharedToken:
         self._refusal: CredentialsError | None = None
         # At most one for this process; that of a parent process never ends here.
         self._under_way: dict[int, _Renewal] = {}
+        # One for each process: a forked child may find that of its parent taken, for good.
+        self._locks: dict[int, threading.Lock] = {}
 
     @property
     def token(self) -> Token:
@@ -139,9 +150,10 @@ class SharedToken:
         if self._refusal is not None:
             raise _again(self._refusal)
         process, mine = os.getpid(), _Renewal(live.loop)
-        renewal = self._under_way.setdefault(process, mine)
-        if renewal.loop.is_closed():  # before it ended; now nothing will end it
-            renewal = self._under_way[process] = mine
+        with self._locks.setdefault(process, threading.Lock()):
+            renewal = self._under_way.setdefault(process, mine)
+            if renewal.loop.is_closed():  # before it ended; now nothing will end it
+                renewal = self._under_way[process] = mine
         if renewal is mine:
             live.renewal = live.spawn(self._run(stale))
             live.renewal.add_done_callback(lambda task: self._over(process, mine, task))
@@ -180,16 +192,18 @@ class SharedToken:
             return error
         except DriftError as error:
             return error
-        except Exception as error:
-            failure = DriftError(f"the token could not be renewed ({type(error).__name__})")
-            failure.__cause__ = error
-            return failure
         return None
 
     def _over(self, process: int, renewal: _Renewal, task: asyncio.Task[DriftError | None]) -> None:
-        """Tell all who wait; who is told nothing looks, and asks again."""
+        """Tell all who wait, however it ended; who is told nothing looks, and asks again."""
         self._under_way.pop(process, None)
-        renewal.set_result(None if task.cancelled() else task.result())
+        failure = None
+        if not task.cancelled():
+            error = task.exception()
+            failure = task.result() if error is None else _unforeseen(error)
+        elif not task.cancelling():  # it ended so by itself, and would at once again
+            failure = _unforeseen(asyncio.CancelledError())
+        renewal.set_result(failure)
 
     async def _renew(self) -> None:
         token = self._unsaved
@@ -199,7 +213,13 @@ class SharedToken:
         # however often that takes; but nothing is done with it that a restart could not go on with.
         try:
             await self._save(token)
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
+            # Else something that on_refresh awaited was cancelled, and not the renewal.
             detail = f"on_refresh failed ({type(error).__name__}); the new token is kept for it"
             raise TokenNotSavedError(detail) from error
         self._token, self._unsaved = token, None
@@ -232,6 +252,12 @@ async def _in_a_thread(save: Callable[[Token], object], token: Token) -> object:
     finally:
         pool.shutdown(wait=False)
     return await saving
+
+
+def _unforeseen(error: BaseException) -> DriftError:
+    failure = DriftError(f"the token could not be renewed ({type(error).__name__})")
+    failure.__cause__ = error
+    return failure
 
 
 def _again(error: E) -> E:

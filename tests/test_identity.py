@@ -155,5 +155,24 @@ def test_neither_warning_nor_error_tells_the_secret() -> None:
         assert "short-secret" not in "".join(trace.format())
 
 
+@pytest.mark.parametrize(
+    ("user", "secret", "seconds"),
+    [
+        (7, "planted-secret-of-the-widget-0123", 300),
+        ("7", "planted-secret-of-the-widget-0123", 0),
+        ("7", "planted-secret\ud800", 300),
+        ("7", "planted-secret", 300),
+    ],
+)
+def test_nor_does_one_about_a_secret_given_as_text(user: Any, secret: str, seconds: float) -> None:
+    arguments = [user, secret]
+    with pytest.raises((InputError, WeakKeyWarning)) as caught:
+        signed_identity(*arguments, expires_in=seconds)
+    del secret
+    arguments.clear()
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "planted-secret" not in "".join(trace.format())
+
+
 def test_both_faces_have_the_same() -> None:
     assert drift_async.sync.signed_identity is signed_identity

@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
@@ -205,6 +205,18 @@ def test_a_token_does_not_pickle_nor_copy_through_pickle() -> None:
         hash(token)
     with pytest.raises(AttributeError):
         token.org_id = 7  # type: ignore[misc]
+
+
+def test_a_token_made_of_plain_texts_is_masked_like_any() -> None:
+    kind: Any = Token
+    token = kind(access_token=ACCESS_TOKEN, refresh_token=REFRESH_TOKEN)
+    assert token == made(ACCESS_TOKEN, REFRESH_TOKEN)
+    assert type(token.access_token) is type(token.refresh_token) is Secret
+    assert OAuth("id", "secret").auth(token).secret.reveal() == ACCESS_TOKEN
+    for bad in ({"access_token": 7}, {"refresh_token": 7}, {"refresh_token": b"x"}):
+        fields = {"access_token": ACCESS_TOKEN, "refresh_token": REFRESH_TOKEN, **bad}
+        with pytest.raises(InputError, match="token"):
+            OAuth("id", "secret").auth(kind(**fields))
 
 
 REPLIES = {
@@ -461,6 +473,9 @@ BREAKS: Mapping[str, Answer] = {
 }
 CALLS: Mapping[str, Callable[[Any], Any]] = {
     "exchange": lambda oauth: oauth.exchange(Secret(CODE)),
+    "refresh-of-texts": lambda oauth: oauth.refresh(
+        cast(Any, Token)(access_token=ACCESS_TOKEN, refresh_token=REFRESH_TOKEN)
+    ),
     "refresh": lambda oauth: oauth.refresh(made(ACCESS_TOKEN, REFRESH_TOKEN)),
 }
 

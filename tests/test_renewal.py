@@ -22,6 +22,7 @@ import pytest
 import drift_async
 import drift_async.sync
 from drift_async import (
+    APIError,
     AuthenticationError,
     ClosedError,
     CredentialsError,
@@ -436,6 +437,38 @@ async def test_an_exit_in_on_refresh_is_an_error_too(make: Any, box: Sandbox) ->
             await drift.contacts.get(SOMEBODY)
 
 
+class Stopped(BaseException):
+    """What ends a task by force in some frameworks, and is no Exception."""
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, Stopped])
+async def test_an_on_refresh_that_is_ended_by_force_has_failed_too(
+    make: Any, box: Sandbox, kind: str, raised: type[BaseException]
+) -> None:
+    store, offered = await ended(box), []
+
+    def plain(token: Token) -> None:
+        offered.append(token)
+        if len(offered) == 1:
+            raise raised
+        store.save(token)
+
+    async def coroutine(token: Token) -> None:
+        plain(token)
+
+    save = plain if kind == "plain" else coroutine
+    auth = app_of(box).auth(store.tokens[0], on_refresh=save)
+    async with make(auth=auth, base_url=box.url, timeout=2) as drift:
+        with pytest.raises(TokenNotSavedError, match=raised.__name__) as caught:
+            await drift.contacts.get(SOMEBODY)
+        assert isinstance(caught.value.__cause__, raised)
+        assert len(offered) == 1
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 1
+    assert auth.token is offered[0] is offered[1]
+
+
 # -- a refresh that fails
 
 
@@ -484,6 +517,21 @@ async def test_a_refused_refresh_token_is_asked_about_once(
         await drift.contacts.get(SOMEBODY)
 
 
+@pytest.mark.parametrize("status", [403, 404, 413, 422, 500])
+async def test_after_another_refusal_the_next_call_asks_again(
+    make: Any, box: Sandbox, status: int
+) -> None:
+    store = await ended(box)
+    box.fail(REFRESH, status=status, body="<html>blocked by the gateway</html>")
+    auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
+    async with make(auth=auth, base_url=box.url) as drift:
+        with pytest.raises(APIError, match=f"^POST /oauth2/token: {status}") as caught:
+            await drift.contacts.get(SOMEBODY)
+        assert (caught.value.status, caught.value.applied) == (status, False)
+        await drift.contacts.get(SOMEBODY)
+    assert operations(box).count(REFRESH) == 2
+
+
 async def test_a_refresh_whose_reply_is_lost_is_not_repeated_by_itself(
     make: Any, box: Sandbox
 ) -> None:
@@ -518,17 +566,20 @@ async def test_a_refresh_that_takes_too_long_for_one_call_serves_the_next(
     assert operations(box).count(REFRESH) == 1
 
 
-async def test_whatever_else_goes_wrong_is_a_typed_error_too(make: Any) -> None:
+@pytest.mark.parametrize("raised", [RuntimeError, asyncio.CancelledError, Stopped])
+async def test_whatever_else_goes_wrong_is_a_typed_error_too(
+    make: Any, raised: type[BaseException]
+) -> None:
     async def refresh(token: Token) -> Token:
-        raise RuntimeError("can't start new thread")
+        raise raised("can't start new thread")
 
     async with Server(BAD) as server:
         auth = OAuth("id", "secret", base_url=server.url).auth(made())
         auth._refresh = refresh
-        async with make(auth=auth, base_url=server.url) as drift:
-            with pytest.raises(drift_async.DriftError, match="RuntimeError") as caught:
+        async with make(auth=auth, base_url=server.url, timeout=2) as drift:
+            with pytest.raises(drift_async.DriftError, match=raised.__name__) as caught:
                 await drift.contacts.get(7)
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert isinstance(caught.value.__cause__, raised)
 
 
 # -- the life of clients
@@ -637,6 +688,71 @@ def test_a_refresh_in_a_loop_that_ended_does_not_block_the_next_loop() -> None:
     left = asyncio.all_tasks(loop)
     loop.close()  # without a thought for what is under way
     asyncio.run(renew(10))
+    assert auth.secret.reveal() == "access-2"
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()
+
+
+class MeetingLoop(asyncio.SelectorEventLoop):
+    """Holds who finds it closed first until somebody else does too, or nobody comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def is_closed(self) -> bool:
+        if not super().is_closed():
+            return False
+        self.found += 1
+        if self.found == 1:
+            until = time.monotonic() + 0.2
+            while self.found == 1 and time.monotonic() < until:
+                pass  # not a wait that the guard against blocking would see
+        return True
+
+
+def test_two_threads_that_find_such_a_refresh_make_one_together() -> None:
+    asked: list[Token] = []
+    waiting: list[asyncio.Task[None]] = []
+
+    async def refresh(token: Token) -> Token:
+        asked.append(token)
+        if len(asked) == 1:
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0.05)
+        return made("access-2")
+
+    auth = OAuth("id", "secret").auth(made())
+    auth._refresh, stale = refresh, auth.secret
+
+    async def renew(seconds: float) -> None:
+        async with Drift(auth=auth) as drift, asyncio.timeout(seconds):
+            live = drift._caller.site.live
+            assert live is not None
+            await auth.renew(stale, live)
+
+    first = Drift(auth=auth)
+
+    async def begin() -> None:
+        await first.open()
+        live = first._caller.site.live
+        assert live is not None
+        waiting.append(asyncio.create_task(auth.renew(stale, live)))
+        while not asked:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    loop = MeetingLoop()
+    loop.run_until_complete(begin())
+    left = asyncio.all_tasks(loop)
+    loop.close()
+    threads = [threading.Thread(target=asyncio.run, args=(renew(5),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    asyncio.run(first.close())
+    assert len(asked) == 2
     assert auth.secret.reveal() == "access-2"
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
