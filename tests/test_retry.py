@@ -49,6 +49,8 @@ def test_refused_creates_are_repeated_only_if_wanted() -> None:
         ("lost", True, True, False),
         ("protocol", True, True, False),
         ("too_large", True, False, False),
+        ("closed", False, False, False),
+        ("closed", True, False, False),
     ],
 )
 def test_what_was_not_sent_is_always_repeated_and_doubt_only_where_it_does_no_harm(
@@ -81,6 +83,10 @@ def decide(retry: Retry, status: int, **given: Any) -> object:
 )
 def test_the_verdict_is_seconds_or_the_reason_why_not(given: dict[str, Any], verdict: Any) -> None:
     assert decide(Retry(), 500, **given) == verdict
+
+
+def test_any_number_of_attempts_has_a_wait() -> None:
+    assert decide(Retry(attempts=10_000), 500, attempts=9_999) == 10.0
 
 
 def test_a_refusal_waits_longer_than_a_failure() -> None:

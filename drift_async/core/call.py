@@ -85,13 +85,26 @@ class Live:
             task.exception()  # seen: an abandoned walk must not be reported as a lost error
 
     async def close(self) -> None:
-        """Cancel the tasks, wait for them, close the connections."""
-        if self.renewal is not None:
-            await asyncio.wait([self.renewal], timeout=RENEWAL_BOUND)
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.connection.close()
+        """Cancel the tasks, wait for them, close the connections.
+
+        Cancelled itself, it leaves a refresh under way to end by itself, and does all else.
+        """
+        spared = self.renewal
+        try:
+            if spared is not None:
+                await asyncio.wait([spared], timeout=RENEWAL_BOUND)
+            spared = None
+        finally:
+            tasks = self.tasks - {spared}
+            for task in tasks:
+                task.cancel()
+            try:
+                if tasks:
+                    # Not `gather`, which hands each cancellation on: a scope of anyio cancels in
+                    # every turn of the loop, and would disturb what the tasks do at their end.
+                    await asyncio.wait(tasks)
+            finally:
+                await self.connection.close()
 
 
 class Auth(Protocol):
@@ -271,7 +284,7 @@ class Caller:
         tally.renewed = True
         stale = self.token()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(deadline - now):
                 while auth.secret is stale and sent >= site.token_since:
                     if site.live is not live:
                         return tally.closed()
@@ -324,8 +337,10 @@ class Caller:
 
     async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> float:
         """Wait for the budget, and return the deadline; raise when it passes meanwhile."""
+        # Not `timeout_at`: the loop's clock may be another, see `Watch`.
+        left = deadline - self.site.clock()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(left):
                 await limiter.acquire()
             return deadline
         except TimeoutError:

@@ -85,8 +85,11 @@ def _requests(watch: Watch, fixed: CIMultiDict[str]) -> type[aiohttp.ClientReque
             if limiter is not None and not limiter.free and limiter.paused_for():
                 conn.release()
                 raise _HeldError
+            # What came while nothing was asked would be taken for the reply to this request.
+            if protocol is None or protocol.should_close:
+                raise aiohttp.ClientConnectionError
             # A connection that was lost by now takes nothing: the write will be refused.
-            attempt.sent = protocol is not None and protocol.is_connected()
+            attempt.sent = protocol.is_connected()
             return super().send(conn)
 
     return Request
@@ -168,11 +171,13 @@ class Connection:
                 await self._session.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """End the attempts and close all connections; cancelled, it has done so all the same."""
         self._watch.close()
-        await self._end.aclose()
-        if self.resolver is not None:
-            await self.resolver.close()
+        try:
+            await self._end.aclose()
+        finally:
+            if self.resolver is not None:
+                await self.resolver.close()  # which never waits
 
     def abandon(self) -> None:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""
@@ -196,7 +201,7 @@ class Connection:
         sink: Sink | None = None,
         limiter: Limiter | None = None,
     ) -> Reply | Failure:
-        """Send one request and read its reply, from *now* to *until* on the loop's clock.
+        """Send one request and read its reply, from *now* to *until* on the caller's clock.
 
         With a *limiter* that is paused by the time there is a connection, it is `HELD` instead.
         """
@@ -236,8 +241,11 @@ class Connection:
                 if attempt.sent and endpoint.effect == "once":
                     stop.add_note(f"{endpoint.name}: was under way and may have been applied")
                 raise
-            kind = "stalled"
-            detail = "no whole reply in time" if attempt.sent else "no connection in time"
+            if self._watch.closed:
+                kind, detail = "closed", "the client was closed"
+            else:
+                kind = "stalled"
+                detail = "no whole reply in time" if attempt.sent else "no connection in time"
         except _HeldError:
             return HELD
         except _CERTIFICATE:

@@ -22,7 +22,9 @@ from .endpoint import Effect, Endpoint, Reply
 from .inputs import number, whole
 
 Reason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
-FailureKind = Literal["connect", "certificate", "lost", "stalled", "protocol", "too_large", "held"]
+FailureKind = Literal[
+    "connect", "certificate", "lost", "stalled", "protocol", "too_large", "held", "closed"
+]
 
 _RESOLUTION = 0.001
 """Seconds by which a timer may be early."""
@@ -81,6 +83,8 @@ class Retry:
     def repeats(self, effect: Effect, outcome: Reply | Failure) -> bool:
         """Tell whether an operation of this effect may be tried again after this outcome."""
         if isinstance(outcome, Failure):
+            if outcome.kind == "closed":
+                return False
             if not outcome.sent:
                 return outcome.kind != "certificate"
             return effect != "once" and outcome.kind != "too_large"
@@ -115,7 +119,8 @@ class Retry:
             return "retry_after"
         throttled = isinstance(outcome, Reply) and outcome.status in REFUSED
         base = self.throttled_base if throttled else self.base
-        wait = max(asked or 0.0, chance * min(self.cap, base * 2.0 ** (attempts - 1)))
+        doubled = base * 2.0 ** min(attempts - 1, 1000)  # more does not fit a float
+        wait = max(asked or 0.0, chance * min(self.cap, doubled))
         return wait if wait < left else "deadline"
 
 

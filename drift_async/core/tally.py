@@ -85,10 +85,13 @@ class Tally:
             **self.told(),
         )
 
-    def error(self, outcome: Reply | Failure, reason: str) -> CallError:
+    def error(self, outcome: Reply | Failure, reason: str) -> CallError | ClosedError:
         """Return the error that the last outcome makes of the call."""
         told: dict[str, Any] = {"applied": self.applied, "reason": reason, **self.told()}
         if isinstance(outcome, Failure):
+            is_unknown = self.applied is None and self.endpoint.effect == "once"
+            if outcome.kind == "closed" and not is_unknown:
+                return self.closed()
             return failure_error(self.endpoint, outcome, **told)
         return reply_error(
             outcome.status,

@@ -7,6 +7,8 @@ sets and cancels a timer each time.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from .rate import Limiter
 
@@ -30,8 +32,9 @@ class Attempt:
 
     def expire(self) -> None:
         """End it: its task is cancelled, and `ran_out` will say that it was for this."""
-        self.expired = True
-        self.task.cancel()
+        if not self.expired:  # else two cancellations, of which one would be taken back
+            self.expired = True
+            self.task.cancel()
 
     def ran_out(self) -> bool:
         """Tell whether a cancellation was by its limit alone, and take it back if so."""
@@ -42,23 +45,30 @@ class Attempt:
 
 
 class Watch:
-    """Ends the attempts of one event loop that go over their limit."""
+    """Ends the attempts of one event loop that go over their limit, and all when it is closed.
 
-    def __init__(self) -> None:
+    It goes by *clock*, in seconds. That of a loop may be another than its callers have: once a
+    machine with macOS has slept, uvloop's is ahead.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self.closed = False
         self.running: set[Attempt] = set()
         self._starting: Attempt | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, now: float, until: float, limiter: Limiter | None = None) -> Attempt:
-        """Watch an attempt of the running task, from *now* to *until* on the loop's clock."""
+        """Watch an attempt of the running task, from *now* to *until* on the caller's clock."""
         loop = self._loop
         task = asyncio.current_task(loop)
         assert task is not None, "only tasks make calls"
-        attempt = self._starting = Attempt(task, until, limiter)
+        limit = until - now
+        attempt = self._starting = Attempt(task, self._clock() + limit, limiter)
         self.running.add(attempt)
-        if until - now < 10 * TICK:
-            attempt.timer = loop.call_at(until, attempt.expire)
+        if limit < 10 * TICK:
+            attempt.timer = loop.call_later(limit, attempt.expire)
         elif self._timer is None:
             self._timer = loop.call_later(TICK, self._look)
         return attempt
@@ -81,13 +91,16 @@ class Watch:
             attempt.ran_out()  # it ended by itself in the moment of its cancellation
 
     def close(self) -> None:
-        """Stop looking."""
+        """End all that are under way, and stop looking."""
+        self.closed = True
+        for attempt in self.running:
+            attempt.expire()
         if self._timer is not None:
             self._timer.cancel()
 
     def _look(self) -> None:
-        now = self._loop.time()
+        now = self._clock()
         for attempt in self.running:
-            if attempt.until <= now and attempt.timer is None and not attempt.expired:
+            if attempt.until <= now and attempt.timer is None:
                 attempt.expire()
         self._timer = self._loop.call_later(TICK, self._look) if self.running else None
