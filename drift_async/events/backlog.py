@@ -32,6 +32,7 @@ class Backlog:
         self._tail = 0  # the last row in memory: these come after it
         self._reading: asyncio.Future[Loaded] | None = None
         self.moving = 0  # rows are being put into the file by itself
+        store.on_gone = ledger.lose_dead
 
     def passes(self, rows: Sequence[Row]) -> bool:
         """Tell whether rows that were accepted go to their lanes at once; else they wait here."""
@@ -92,7 +93,8 @@ class Backlog:
 
     def begin(self, held: Held) -> None:
         """Start from what the store holds."""
-        self._ledger.begin(held.last, held.dead)
+        self._ledger.begin(held.last, held.dead + sum(held.gone.values()))
+        self._ledger.lose_dead(held.gone)
         self._find(held.pending, held.bytes, held.last)
 
     def _find(self, count: int, size: int, last: int) -> None:
@@ -101,19 +103,23 @@ class Backlog:
         self.read_on()
 
     async def replay(self) -> int:
-        """Put the dead letters at the end of the line again; return how many."""
+        """Put the dead letters at the end of the line again; return how many.
+
+        There may be more of them than are counted yet: those stay, since no numbers are kept free.
+        """
         await self._have_read_all()
         self.moving += 1
-        before = self._ledger.given
-        self._ledger.given += self._ledger.dead
-        moved = asyncio.ensure_future(self._store.replay(before))
+        before, count = self._ledger.given, self._ledger.dead
+        self._ledger.given += count
+        moved = asyncio.ensure_future(self._store.replay(before, count))
         moved.add_done_callback(partial(self._have_replayed, before))
         return (await asyncio.shield(moved)).count  # it is done whoever waits for it
 
     def _have_replayed(self, before: int, moved: asyncio.Future[Replayed]) -> None:
         self.moving -= 1
         if moved.cancelled() or moved.exception() is not None:
-            return  # who waits for it is told
+            self.read_on()  # who waits for it is told
+            return
         ledger, found = self._ledger, moved.result()
         ledger.dead -= found.count
         ledger.wait_again(found.count, found.bytes, before + found.count)
@@ -131,8 +137,11 @@ class Backlog:
                 await self._have_read_all()
                 before, ledger.given = ledger.given, ledger.given + ADOPTED
                 found = await self._store.adopt(before, ADOPTED)
-            finally:
+            except BaseException:
                 self.moving -= 1
+                self.read_on()
+                raise
+            self.moving -= 1
             last = before + found.pending + found.dead
             if ledger.given == before + ADOPTED:
                 ledger.given = last  # the other numbers stay free

@@ -19,7 +19,7 @@ from ..core.inputs import number, whole
 from ..core.life import Client, CommonSettings
 from ..core.rate import Limiter, Rate
 from ..core.resolver import Resolver
-from ..errors import ClosedError, InputError
+from ..errors import ClosedError, InputError, WrongLoopError
 from . import leaving
 from .delivery import Delivery, Pause, Route
 from .lanes import Row
@@ -68,6 +68,8 @@ class EventClient(Client):
     _delivery: Delivery | None = None
     _taking: asyncio.AbstractEventLoop | None = None
     """The loop in which events are accepted now."""
+    _moving: asyncio.Future[None] | None
+    """Done once an opening, or a closing, is over. A task: who asked for it may be cancelled."""
 
     def _set_up_events(
         self,
@@ -119,7 +121,7 @@ class EventClient(Client):
         self._pause = Pause(self._caller.retry)
         self._store: SqliteStore | None = None
         self._resolver: Resolver | None = None
-        self._opening = asyncio.Lock()
+        self._moving: asyncio.Future[None] | None = None
 
     # Open, deliver, close
 
@@ -129,29 +131,53 @@ class EventClient(Client):
         With an ``outbox`` on disk, what is found there is delivered too. Raises
         `CredentialsError`, `OutboxLockedError` when the file belongs to another, `InputError` when
         it cannot be used, `WrongLoopError` while the client is open in another loop. Opening an
-        open client does nothing.
+        open client does nothing; one that is being closed is opened after that.
         """
         site = self._caller.site
         self._refuse_view()
-        async with self._opening:
-            if site.live is not None and not site.live.loop.is_closed():
-                site.use()
-                return
-            self._authorization()  # says what is missing before a file is opened
-            if site.live is not None:
-                self._abandon()  # its loop ended before it was closed
+        await self._at_rest()
+        if site.live is not None and not site.live.loop.is_closed():
+            site.use()
+            return
+        self._authorization()  # says what is missing before a file is opened
+        opening = self._moving = asyncio.create_task(self._open())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if not opening.cancel() and self._delivery is not None:  # it is open by now
+                self._end_apart()
+            raise
+
+    async def _open(self) -> None:
+        self._abandon()  # the last loop may have ended before it was closed
+        try:
             await self._open_store()
             await super().open()
             self._begin()
+        except BaseException:
+            await self._end()
+            raise
 
     async def _open_store(self) -> None:
         if self._path is not None:
-            store = self._store or self._new_store(self._path)
-            await store.open()
-            self._store = store
+            store = self._store = self._store or self._new_store(self._path)
+            try:
+                await store.open()
+            except Exception:
+                self._store = None  # its thread has ended already
+                raise
         await self._outbox.bury_at_risk()
         if self._store is not None:
             self._outbox.begin(self._store, await self._store.held())
+
+    async def _at_rest(self) -> None:
+        """Wait while somebody opens the client, or closes it."""
+        while (moving := self._moving) is not None and not moving.done():
+            if moving.get_loop().is_closed():
+                return  # it was cut off
+            if moving.get_loop() is not asyncio.get_running_loop():
+                raise WrongLoopError("the client is being opened or closed in another event loop")
+            await asyncio.wait([moving])
 
     def _new_store(self, path: Path) -> SqliteStore:
         dead, _, max_bytes, *_ = self._made_of
@@ -182,8 +208,9 @@ class EventClient(Client):
             live.spawn(self._delivery.work(lane))
         if self._store is not None:
             live.spawn(self._adopt())
+        self._outbox.ledger.room.refuse(None)
         self._taking = live.loop
-        self._exit = leaving.hold(self)
+        leaving.hold(self)
 
     async def _adopt(self) -> None:
         """Take over, now and then, what processes that are gone have left."""
@@ -219,34 +246,63 @@ class EventClient(Client):
         self._refuse_view()
         number("timeout", timeout)
         site = self._caller.site
-        if site.live is not None and site.live.loop.is_closed():
-            await self.open()  # it ended before it was closed: here it can be done
+        if self._delivery is None:
+            await self._at_rest()
+        if self._is_cut_off():
+            await self.open()  # here it can be done
         if site.live is None:
             return self.stats()
         site.use()
         delivery, self._taking = self._delivery, None
+        assert delivery is not None
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.get_running_loop().create_future()
         try:
-            if delivery is not None:
-                await delivery.drain(timeout)
+            await delivery.drain(timeout)
         finally:
-            await self._end()
+            if self._delivery is delivery:  # of several who close, the first one ends it
+                self._end_apart()
+            await asyncio.shield(self._moving)
         return self.stats()
 
+    def _is_cut_off(self) -> bool:
+        """Tell whether the last loop ended before the client was closed, or amid that."""
+        live = self._caller.site.live
+        return self._store is not None if live is None else live.loop.is_closed()
+
+    def _end_apart(self) -> None:
+        """End the client in a task of its own, for which who waited until now waits instead."""
+        drained, self._delivery = self._moving, None
+        self._moving = asyncio.create_task(self._end())
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
     async def _end(self) -> None:
-        self._outbox.ledger.room.refuse(lambda: ClosedError("the client was closed"))
-        self._delivery = None
-        await super().close()
-        await self._outbox.bury_at_risk()
-        if self._store is not None:
-            store, self._store = self._store, None
-            await store.close()
-        self._outbox.recall()
-        self._resolver = None
+        """End what there is, all of it, also when a loop that ends cancels this meanwhile."""
         leaving.let_go(self)
-        self._exit.detach()
-        if left := self._outbox.ledger.pending:
+        self._delivery = self._taking = None
+        ledger = self._outbox.ledger
+        ledger.room.refuse(lambda: ClosedError("the client was closed"))
+        ledger.give_up_flushes()
+        try:
+            await super().close()
+        finally:
+            await self._end_store()
+        if left := ledger.pending:
             where = "in memory" if self._path is None else "on disk"
             logger.warning("closed with %d events not delivered, %s", left, where)
+
+    async def _end_store(self) -> None:
+        store, self._store = self._store, None
+        try:
+            await self._outbox.bury_at_risk()
+        finally:
+            try:
+                if store is not None:
+                    await store.close()
+            finally:
+                self._outbox.recall()
+                self._resolver = None
 
     def _abandon(self) -> None:
         """Drop what is live without touching it; the outbox stays."""

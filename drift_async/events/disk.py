@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import attrs
 from ..errors import InputError, OutboxLockedError
 from . import files
 from .lanes import Row
+from .ledger import logger
 from .store import DeadLimits, Grave, Held, Loaded, Replayed
 
 CHUNK = 500
@@ -29,6 +30,8 @@ pick them out."""
 
 MOST_LINGERING = 8 * LINGERING
 """From which on they are picked out from among those that wait."""
+
+YEAR_10000 = 253_402_300_800.0
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -77,6 +80,7 @@ class Disk:
         self._file = self._claim()
         self._reserve = self._file.path.with_name(f"{self._file.path.name}.reserve")
         self.lost = self._file.lost
+        self.gone: dict[str, int] = {}
         self._last = self._noted = self._file.last()
         self._has_reserve = False
         with contextlib.suppress(OSError):
@@ -84,12 +88,16 @@ class Disk:
 
     def _claim(self) -> files.File:
         """Open the first file that is free, or a new one."""
-        refusal: OutboxLockedError | None = None
+        refusal: Exception | None = None
         for path in files.candidates(self._outbox, self._stem):
             try:
-                return files.open_file(path)
+                return files.open_file(path, self._stem)
             except OutboxLockedError as error:
                 refusal = error
+            except (InputError, OSError) as error:
+                if os.access(path, os.R_OK | os.W_OK):
+                    raise
+                refusal = error  # that of another user: the next may be ours
         assert refusal is not None, "there is always a name"
         raise refusal
 
@@ -107,15 +115,20 @@ class Disk:
         found, self.lost = self.lost, []
         return found
 
+    def take_gone(self) -> dict[str, int]:
+        """Return how many dead letters went since the last time that no answer told of."""
+        gone, self.gone = self.gone, {}
+        return gone
+
     def held(self) -> Held:
         """Return what is there."""
         db = self._file.db
-        self._prune(self._clock())
+        gone = self.prune()
         self.purge()
         pending = self._rows = self._file.count()
-        (size,) = db.execute("SELECT coalesce(sum(length(body)), 0) FROM events").fetchone()
+        (size,) = db.execute(f"SELECT ifnull(sum(length({files.BODY})), 0) FROM events").fetchone()
         (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
-        return Held(pending, size, dead, self._last)
+        return Held(pending, size, dead, self._last, gone)
 
     # Commits
 
@@ -133,9 +146,9 @@ class Disk:
             if any(job.rows for job in jobs):
                 self._keep_reserve()
             return self._together(jobs)
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # whatever it is, it concerns one of them only
             self._roll_back()
-            if _code(error) in _DAMAGE:
+            if _code(error) in _DAMAGE or not self._file.is_open:
                 self._replace()
             else:
                 self._give_up_reserve()  # for what removes rows
@@ -165,7 +178,7 @@ class Disk:
             self._is_through = through >= self._last
             for job in jobs:
                 job.gone = ()  # not to be counted twice, should the rest fail
-        counts = self._rows, self._done
+        counts = self._rows, self._done, self._last
         is_one = self._file.takes_at_once(len(rows)) and not any(job.work for job in jobs)
         try:
             with contextlib.nullcontext() if is_one else self._file.transaction():
@@ -177,7 +190,7 @@ class Disk:
                     for job in sorted(jobs, key=lambda job: not job.rows)
                 ]
         except BaseException:
-            self._rows, self._done = counts
+            self._rows, self._done, self._last = counts
             raise
         self._note_last()
         return outcomes
@@ -203,9 +216,9 @@ class Disk:
             if job.rows:
                 self._keep_reserve()
             return self._together([job])[0]
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             self._roll_back()
-            if job.must:
+            if job.must and isinstance(error, sqlite3.Error | OSError):
                 self._later.append(partial(Disk._finish, job=job))
                 return job, None, None
             if job.rows:
@@ -213,7 +226,9 @@ class Disk:
             return job, None, error
 
     def _finish(self, job: Job) -> None:
-        self._together([job])
+        ((_, gone, _),) = self._together([job])
+        for reason, count in (gone or {}).items():  # it was answered before
+            self.gone[reason] = self.gone.get(reason, 0) + count
 
     def _apart(self, job: Job) -> Outcome:
         try:
@@ -243,11 +258,12 @@ class Disk:
         self._has_reserve = False
 
     def _replace(self) -> None:
-        """Go on with a new file: this one turned out to be damaged."""
-        path = self._file.path
-        with contextlib.suppress(sqlite3.Error):
-            self._file.close()
-        self._file = files.open_file(path)
+        """Go on with a new file: this one turned out to be damaged. If that fails, try later."""
+        try:
+            self._file = files.open_file(self._file.path, self._stem, instead_of=self._file)
+        except (OutboxLockedError, InputError, sqlite3.Error, OSError) as error:
+            logger.error("outbox: %s cannot be used: %s", self._file.path.name, error)
+            return
         self.lost += self._file.lost
         self._rows, self._done, self._is_through = self._file.count(), 0, False
 
@@ -293,11 +309,13 @@ class Disk:
             [(grave.reason, grave.status, grave.died_at, grave.row.seq) for grave in graves],
         )
         self.forget([grave.row for grave in graves])
-        return self._prune(self._clock())
+        return self.prune()
 
-    def _prune(self, now: float) -> dict[str, int]:
+    def prune(self) -> dict[str, int]:
+        """Drop the dead letters over the limits; return how many, by reason."""
         db, limits = self._file.db, self._limits
-        old = db.execute("DELETE FROM dead WHERE died_at < ?", (now - limits.seconds,)).rowcount
+        oldest = self._clock() - limits.seconds
+        old = db.execute("DELETE FROM dead WHERE died_at < ?", (oldest,)).rowcount
         full = db.execute(
             "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead ORDER BY died_at, seq"
             " LIMIT max(0, (SELECT count(*) FROM dead) - ?))",
@@ -307,21 +325,24 @@ class Disk:
 
     def dead(self) -> list[Grave]:
         """Return what was set aside, oldest first."""
-        found = self._file.db.execute("SELECT * FROM dead ORDER BY died_at, seq")
+        found = self._file.db.execute(
+            f"SELECT {files.READ['dead']} FROM dead ORDER BY died_at, seq"
+        )
         return [
             Grave(
                 Row(kind, key, body, seq),
-                reason,
+                str(reason),
                 status,
-                died_at,
-                is_whole=files.checksum(kind, key, body) == crc,
+                # No checksum is kept of this: it must be a time.
+                died_at if isinstance(died_at, float) and 0 <= died_at < YEAR_10000 else 0.0,
+                is_whole=files.is_whole(kind, key, body, crc),
             )
             for seq, kind, key, body, crc, reason, status, died_at in found
         ]
 
-    def replay(self, after: int) -> Replayed:
-        """Take the dead letters that are whole for rows again."""
-        graves = [grave for grave in self.dead() if grave.is_whole]
+    def replay(self, after: int, most: int) -> Replayed:
+        """Take the oldest dead letters that are whole for rows again, up to *most*."""
+        graves = [grave for grave in self.dead() if grave.is_whole][:most]
         rows = [
             Row(grave.row.kind, grave.row.key, grave.row.body, after + n)
             for n, grave in enumerate(graves, 1)
@@ -340,14 +361,13 @@ class Disk:
         more = False
         self.purge()
         for seq, kind, key, body, crc in self._file.db.execute(
-            "SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,)
+            f"SELECT {files.READ['events']} FROM events WHERE seq > ? ORDER BY seq", (after,)
         ):
             if len(rows) + len(damaged) >= most or most_bytes <= 0:
                 more = True
                 break
             row = Row(kind, key, body, seq)
-            is_whole = files.checksum(kind, key, body) == crc
-            (rows if is_whole else damaged).append(row)
+            (rows if files.is_whole(kind, key, body, crc) else damaged).append(row)
             most_bytes -= len(body)
         if damaged:
             now = self._clock()
@@ -358,59 +378,64 @@ class Disk:
         """Return the files of other clients, living or not."""
         if self._outbox.suffix == files.SUFFIX:
             return []
-        found = sorted(self._outbox.glob(f"{self._stem}-*{files.SUFFIX}"))
+        found = files.found(self._outbox, self._stem)
         return [path for path in found if path != self._file.path]
 
     def adopt(self, after: int, most: int) -> Held:
-        """Take over rows of files that have no owner, up to *most*; return how much that was."""
+        """Take over rows of files that have no owner, up to *most*; return how much that was.
+
+        What fails stays where it is, and is tried the next time.
+        """
         pending = size = dead = 0
         for path in self.others():
             taken = pending + dead
             if taken == most:
                 break
             try:
-                other = files.open_file(path)
+                for rows, its_bytes, letters in self._empty(path, after + taken, most - taken):
+                    pending, size, dead = pending + rows, size + its_bytes, dead + letters
             except (OutboxLockedError, InputError):
                 continue
-            self.lost += other.lost
-            path.with_name(f"{path.name}.reserve").unlink(missing_ok=True)
-            with contextlib.closing(other):
-                found = self._empty(other, after + taken, most - taken)
-            pending, size, dead = pending + found.pending, size + found.bytes, dead + found.dead
+            except (sqlite3.Error, OSError) as error:
+                logger.warning("outbox: %s is not taken over now: %s", path.name, error)
         return Held(pending, size, dead, self._last)
 
-    def _empty(self, other: files.File, after: int, most: int) -> Held:
-        """Take over rows of another file, up to *most*; return how much that was."""
-        count = {"events": 0, "dead": 0}
-        size = taken = 0
-        other.purge()
-        for table in count:
-            while rows := other.db.execute(
-                f"SELECT * FROM {table} ORDER BY seq LIMIT {min(most - taken, CHUNK)}"
-            ).fetchall():
-                self._take_over(table, rows, after + taken)
-                with other.transaction():  # or each row would wait for the disk
-                    other.db.executemany(
-                        f"DELETE FROM {table} WHERE seq = ?", [row[:1] for row in rows]
-                    )
-                taken += len(rows)
-                count[table] += len(rows)
-                size += sum(len(row[3]) for row in rows) if table == "events" else 0
-        if taken and not other.count():
-            other.shrink()
-        return Held(count["events"], size, count["dead"])
+    def _empty(self, path: Path, after: int, most: int) -> Iterator[tuple[int, int, int]]:
+        """Take over rows of another file, up to *most*; tell how much as soon as it is ours."""
+        other = files.open_file(path, self._stem)
+        self.lost += other.lost
+        with contextlib.closing(other):
+            path.with_name(f"{path.name}.reserve").unlink(missing_ok=True)
+            other.purge()
+            taken = 0
+            for table, columns in files.READ.items():
+                while rows := other.db.execute(
+                    f"SELECT {columns} FROM {table} ORDER BY seq LIMIT {min(most - taken, CHUNK)}"
+                ).fetchall():
+                    with other.transaction():  # or each row would wait for the disk
+                        other.db.executemany(
+                            f"DELETE FROM {table} WHERE seq = ?", [row[:1] for row in rows]
+                        )
+                        self._take_over(table, rows, after + taken)
+                        taken += len(rows)
+                        if table == "events":
+                            yield len(rows), sum(len(row[3]) for row in rows), 0
+                        else:
+                            yield 0, 0, len(rows)
+            if taken and not other.count():
+                other.shrink()
 
     def _take_over(self, table: str, rows: Sequence[tuple[Any, ...]], after: int) -> None:
-        db = self._file.db
+        last = after + len(rows)
         self._wait_for_disk(True)
         with self._file.transaction():
-            db.executemany(
+            self._file.db.executemany(
                 f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})",
                 [(after + n, *row[1:]) for n, row in enumerate(rows, 1)],
             )
-            self._last = max(self._last, after + len(rows))
-            self._file.go_on_after(self._last)
-            self._added(len(rows) if table == "events" else 0)
+            self._file.go_on_after(last)
+        self._last = max(self._last, last)
+        self._added(len(rows) if table == "events" else 0)
         self._note_last()
 
 

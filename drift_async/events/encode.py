@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -205,6 +206,8 @@ def _name(name: object) -> str:
 
 def _attribute(name: object, value: object) -> Any:
     field = f"attributes.{name}"
+    while isinstance(value, Enum):
+        value = value.value
     if value is None:
         raise InputError(field, "must not be None: the API takes no null here")
     if isinstance(value, Mapping | list | tuple | set | frozenset):
@@ -248,6 +251,8 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _converted(field: str, value: Any, depth: int) -> Any:
+    while isinstance(value, Enum):
+        value = value.value
     if isinstance(value, datetime):
         return iso(field, value)
     if isinstance(value, int) and not -SAFE <= value <= SAFE:
@@ -273,7 +278,11 @@ def milliseconds(field: str, moment: datetime) -> int:
 def iso(field: str, moment: datetime) -> str:
     """Return an aware datetime as ISO 8601 in UTC, with milliseconds."""
     to_ms(field, moment)
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise InputError(field, "must be from the year 1 to 9999 in UTC") from None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @lru_cache(maxsize=2)

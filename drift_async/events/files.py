@@ -2,6 +2,7 @@
 
 A file is an SQLite database in WAL mode under an exclusive lock, held as long as it is open. Beside
 it lies a mark with the number of its last row, since a lost WAL does not show in the database.
+While it is opened, and perhaps replaced, there is a lock beside it too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ logger = logging.getLogger("drift_async.events")
 
 APPLICATION_ID = 0x44724576
 SUFFIX = ".sqlite"
+
+REPLACING = 2.0
+"""Seconds to wait for who just looks whether a file that is to be replaced has an owner."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -51,6 +56,17 @@ DELETE FROM events WHERE seq IN (
 )"""
 _COLUMNS = {"events": 5, "dead": 8}
 
+BODY = "CAST(ifnull(body, '') AS BLOB)"
+"""One changed bit makes another type of a value; as bytes, a text is still the same."""
+
+_EVENT = f"seq, kind, key, {BODY}, crc"
+READ = {"events": _EVENT, "dead": f"{_EVENT}, reason, status, died_at"}
+"""The columns of a row as they are read: whatever has become of them, that does not raise."""
+
+
+_TEXT = partial(str, encoding="utf-8", errors="replace")
+"""What makes a str of a text: one that is none shall not keep others from being read."""
+
 
 class _DamagedError(Exception):
     """A file that cannot be used."""
@@ -70,13 +86,19 @@ class File:
     mark: int
     lost: list[tuple[int, str]] = attrs.Factory(list)
     is_synced: bool = True
+    is_open: bool = True
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what is done within. After an error it is for the caller to roll back."""
+        """Commit what is done within; after an error nothing of it."""
         self.db.execute("BEGIN IMMEDIATE")
-        yield
-        self.db.execute("COMMIT")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # some errors have done so
+                self.db.execute("ROLLBACK")
+            raise
 
     def sync(self, is_synced: bool) -> None:
         """Make the commits that follow wait for the disk itself, or not.
@@ -151,13 +173,29 @@ class File:
 
     def close(self) -> None:
         """Give the file free."""
-        self.db.close()
-        os.close(self.mark)
+        try:
+            self.db.close()
+        finally:
+            if self.is_open:
+                os.close(self.mark)
+                self.is_open = False
 
 
 def checksum(kind: int, key: int, body: bytes) -> int:
     """Return what is kept with a row to notice that it has changed."""
     return zlib.crc32(body, key ^ kind)
+
+
+def is_whole(kind: object, key: object, body: bytes, crc: object) -> bool:
+    """Tell whether a row that was read is as it was written."""
+    return isinstance(kind, int) and isinstance(key, int) and checksum(kind, key, body) == crc
+
+
+def found(outbox: Path, stem: str) -> list[Path]:
+    """Return the files there are in a directory, also one that is half replaced."""
+    there = {*outbox.glob(f"{stem}-*{SUFFIX}")}
+    there |= {path.with_suffix("") for path in outbox.glob(f"{stem}-*{SUFFIX}.new")}
+    return sorted(there)
 
 
 def candidates(outbox: Path, stem: str) -> Iterator[Path]:
@@ -168,47 +206,143 @@ def candidates(outbox: Path, stem: str) -> Iterator[Path]:
     if outbox.suffix == SUFFIX:
         yield outbox
         return
-    yield from sorted(outbox.glob(f"{stem}-*{SUFFIX}"))
+    yield from found(outbox, stem)
     for _ in range(20):
         yield outbox / f"{stem}-{uuid.uuid4().hex[:12]}{SUFFIX}"
 
 
-def open_file(path: Path) -> File:
+def open_file(path: Path, stem: str, instead_of: File | None = None) -> File:
     """Open and lock a file; a damaged one is set aside, and what can be read of it kept.
 
-    Raises `OutboxLockedError` when it has an owner.
+    *instead_of* is the same file, found damaged while it was open; it is closed. Raises
+    `OutboxLockedError` when the file has an owner, `InputError` when it cannot be used.
     """
-    lost: list[tuple[int, str]] = []
+    with _opening(path, 0 if instead_of is None else REPLACING):
+        if instead_of is not None:
+            with contextlib.suppress(sqlite3.Error):
+                instead_of.close()
+        db, aside = _connect_whole(path, stem)
+        try:
+            mark = os.open(f"{path}.mark", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError:
+            db.close()
+            raise
+    file = File(path, db, mark)
     try:
-        db = _connect(path)
-    except _DamagedError as damage:
-        aside, db = _replace(path)
-        kept = _salvage(aside, db)
-        said = f"{path.name} was damaged ({damage}): {kept} events read, the file is {aside.name}"
-        logger.error("outbox: %s", said)
-        lost.append((0, said))
-    mark = os.open(f"{path}.mark", os.O_CREAT | os.O_RDWR, 0o600)
-    file = File(path, db, mark, lost)
-    if (gone := _read_mark(mark) - file.last()) > 0:
-        file.go_on_after(file.last() + gone)  # or it would be told again next time
-        if not lost:
-            said = f"the last writes to {path.name} are gone, up to {gone} events with them"
-            logger.error("outbox: %s", said)
-            lost.append((gone, said))
+        _note_lost(file, aside)
+    except sqlite3.Error as error:
+        file.close()
+        raise InputError("outbox", f"cannot be opened ({error})") from None
     return file
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _note_lost(file: File, aside: tuple[str, str] | None) -> None:
+    """Note what was lost of a file: of one that was damaged, or by the number in its mark."""
+    name, gone = file.path.name, _read_mark(file.mark) - file.last()
+    if gone > 0:
+        file.go_on_after(file.last() + gone)  # or it would be told again next time
+    if aside:
+        damage, new_name = aside
+        kept = file.count()
+        said = f"{name} was damaged ({damage}): {kept} events read, the file is {new_name}"
+        file.lost.append((0, said))
+    elif gone > 0:
+        said = f"the last writes to {name} are gone, up to {gone} events with them"
+        file.lost.append((gone, said))
+    for _, said in file.lost:
+        logger.error("outbox: %s", said)
+
+
+@contextlib.contextmanager
+def _opening(path: Path, patience: float) -> Iterator[None]:
+    """Keep others from opening a file: they take it for one that has an owner."""
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        db = _lock(lock, patience)
+    except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_BUSY:
+            raise OutboxLockedError(f"{path.name} has an owner") from None
+        raise InputError("outbox", f"cannot be opened ({error})") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not every system removes what is open
+            lock.unlink()
+        db.close()
+
+
+def _lock(lock: Path, patience: float) -> sqlite3.Connection:
+    """Lock by SQLite, which every system has, and of which nothing is left when a process ends."""
+    while True:
+        _make(lock)
+        made = _inode(lock)
+        db = sqlite3.connect(lock, timeout=patience, isolation_level=None)
+        try:
+            db.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error:
+            if made and _inode(lock) == made:
+                db.close()
+                raise
+        else:
+            if made and _inode(lock) == made:
+                return db
+        db.close()  # who had the lock has removed it meanwhile: this one keeps nobody out
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _make(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         # Not where it exists: closing it would drop the locks of another client in this process.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    db = sqlite3.connect(path, timeout=0, isolation_level=None)
+
+
+def _connect_whole(path: Path, stem: str) -> tuple[sqlite3.Connection, tuple[str, str] | None]:
+    """Connect to a file, or to what replaces it; then also tell the damage and the name it got.
+
+    At every moment either the file has its name, or all that could be read of it is in the new one.
+    """
+    new = path.with_name(f"{path.name}.new")
+    if path.exists() or not new.exists():
+        try:
+            return _connect(path, stem), None
+        except _DamagedError as error:
+            damage = str(error)
+        try:
+            _salvage(path, new, stem)
+        except (_DamagedError, sqlite3.Error, OSError) as error:
+            why = f"is damaged ({damage}), and what is left cannot be copied ({error})"
+            raise InputError("outbox", why) from None
+    else:
+        damage = "as was found before"
+    aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
+    for end in ("", "-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+    new.rename(path)
     try:
-        _prepare(db)
+        return _connect(path, stem), (damage, aside.name)
+    except _DamagedError as error:
+        raise InputError("outbox", f"cannot be opened ({error})") from None
+
+
+def _connect(path: Path, stem: str) -> sqlite3.Connection:
+    _make(path)
+    try:
+        db = sqlite3.connect(path, timeout=0, isolation_level=None)
+    except sqlite3.Error as error:
+        raise InputError("outbox", f"cannot be opened ({error})") from None
+    try:
+        _prepare(db, stem)
         return db
     except sqlite3.DatabaseError as error:
         db.close()
-        code = error.sqlite_errorcode & 0xFF
+        code = _code(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             refusal: Exception = OutboxLockedError(f"{path.name} has an owner")
         elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
@@ -221,7 +355,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     raise refusal
 
 
-def _prepare(db: sqlite3.Connection) -> None:
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _prepare(db: sqlite3.Connection, stem: str) -> None:
+    db.text_factory = _TEXT
     # In this order: a lock that is exclusive from the first access needs no shared memory file.
     db.execute("PRAGMA locking_mode=EXCLUSIVE")
     db.execute("PRAGMA journal_mode=WAL")
@@ -239,6 +378,11 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     elif application != APPLICATION_ID:
         raise InputError("outbox", "is a database of something else")
+    (owner,) = db.execute("PRAGMA user_version").fetchone()
+    if not owner:  # new, or from when it was not noted
+        db.execute(f"PRAGMA user_version={_number(stem)}")
+    elif owner != _number(stem):
+        raise InputError("outbox", "is that of another kind of client")
     db.execute("COMMIT")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok" or db.execute("SELECT seq FROM sqlite_sequence").fetchone() is None:
@@ -248,50 +392,46 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("SELECT seqs, sum FROM done LIMIT 1").fetchall()
 
 
-def _replace(path: Path) -> tuple[Path, sqlite3.Connection]:
-    """Give a damaged file another name, and begin a new one under its own."""
-    aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
-    path.rename(aside)
-    with contextlib.suppress(FileNotFoundError):
-        path.with_name(f"{path.name}-wal").rename(aside.with_name(f"{aside.name}-wal"))
-    try:
-        return aside, _connect(path)
-    except _DamagedError as damage:
-        raise InputError("outbox", f"cannot be opened ({damage})") from None
+def _number(stem: str) -> int:
+    """Return what is noted in a file for whose it is; never 0."""
+    return zlib.crc32(stem.encode()) >> 2 | 1
 
 
-def _salvage(aside: Path, db: sqlite3.Connection) -> int:
+def _salvage(path: Path, new: Path, stem: str) -> None:
     """Copy what can be read of a damaged file: from the front, and from the back."""
-    with contextlib.closing(sqlite3.connect(aside, timeout=0, isolation_level=None)) as old:
+    for end in ("", "-wal", "-journal"):  # of one who did not come to the end
+        new.with_name(new.name + end).unlink(missing_ok=True)
+    with (
+        contextlib.closing(_connect(new, stem)) as db,
+        contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as old,
+    ):
+        old.text_factory = _TEXT
+        old.execute("PRAGMA locking_mode=EXCLUSIVE")
         old.execute("PRAGMA writable_schema=ON")  # or a file that was cut is not read at all
         db.execute("BEGIN IMMEDIATE")
-        for table in ("events", "dead"):
-            width = _COLUMNS[table]
+        for table, width in _COLUMNS.items():
             for direction in ("ASC", "DESC"):
                 marks = ",".join("?" * width)
-                rows = _readable(old, f"SELECT * FROM {table} ORDER BY seq {direction}", width)
+                rows = _readable(old, f"SELECT {READ[table]} FROM {table} ORDER BY seq {direction}")
                 db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
         with contextlib.suppress(sqlite3.DatabaseError):
             for seqs, total in old.execute("SELECT seqs, sum FROM done"):
                 with contextlib.suppress(ValueError, TypeError):
                     if sum(done := json.loads(seqs)) == total:
                         db.executemany("DELETE FROM events WHERE seq = ?", [(n,) for n in done])
-    db.execute(
-        "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(seq), 0) FROM dead))"
-    )
-    db.execute("COMMIT")
-    (kept,) = db.execute("SELECT count(*) FROM events").fetchone()
-    return int(kept)
+        db.execute(
+            "UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(seq), 0) FROM dead))"
+        )
+        db.execute("COMMIT")
+        # All of it is to be in the one file: closing alone would not say if that fails.
+        db.execute("PRAGMA journal_mode=DELETE").fetchall()
 
 
-def _readable(old: sqlite3.Connection, query: str, width: int) -> Iterator[tuple[object, ...]]:
+def _readable(old: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
     with contextlib.suppress(sqlite3.DatabaseError):
         for row in old.execute(query):
-            match row:
-                case (int(), int(kind), int(key), bytes(body), int(crc), *_) if (
-                    len(row) == width and checksum(kind, key, body) == crc
-                ):
-                    yield row
+            if is_whole(*row[1:5]):
+                yield row
 
 
 def _read_mark(mark: int) -> int:

@@ -23,7 +23,7 @@ class _Anchor:
 
 
 _anchor = _Anchor()
-_open: set[EventClient] = set()
+_open: dict[EventClient, weakref.finalize[[], _Anchor]] = {}
 _clients: weakref.WeakSet[EventClient] = weakref.WeakSet()
 
 
@@ -32,18 +32,19 @@ def enroll(client: EventClient) -> None:
     _clients.add(client)
 
 
-def hold(client: EventClient) -> weakref.finalize[[], _Anchor]:
-    """Deliver what an open client has at interpreter exit, unless what is returned is detached.
+def hold(client: EventClient) -> None:
+    """Deliver what an open client has at interpreter exit, unless it is let go.
 
     The last one registered is called first: so before what ends the thread of a blocking client.
     """
-    _open.add(client)
-    return weakref.finalize(_anchor, _deliver_at_exit)
+    let_go(client)  # of a loop that has ended
+    _open[client] = weakref.finalize(_anchor, _deliver_at_exit)
 
 
 def let_go(client: EventClient) -> None:
-    """Leave a client that was closed alone."""
-    _open.discard(client)
+    """Leave a client that is closed alone."""
+    if (exit := _open.pop(client, None)) is not None:
+        exit.detach()
 
 
 def _deliver_at_exit() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -112,6 +112,13 @@ class Ledger:
         """Count events as dropped, and tell of it."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
         self.report(Loss(reason=reason, count=count, detail=detail))
+
+    def lose_dead(self, gone: Mapping[str, int]) -> None:
+        """Count dead letters as dropped, by reason, and tell of it."""
+        for reason, count in gone.items():
+            if count:
+                self.dead -= count
+                self.lose(reason, count, "dead letters over the limit were dropped")
 
     def report(self, loss: Loss) -> None:
         """Tell the user's callable of a loss; what it raises is logged."""

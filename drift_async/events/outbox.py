@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Literal
 
 from ..errors import DeadlineError, OutboxFullError
@@ -132,23 +133,12 @@ class Outbox:
     async def _keep(
         self, rows: Sequence[Row], size: int, until: float, loop: asyncio.AbstractEventLoop
     ) -> str | None:
-        """Have rows kept for which there is room; return why the disk refuses, if it does."""
+        """Have rows kept for which there is room; return why the disk refuses, if it does.
+
+        Raises `ClosedError` where the store is closed.
+        """
         kept: asyncio.Future[str | None] = loop.create_future()
-
-        def done(_: object, error: Exception | None) -> None:
-            # The rows are on their way whatever has become of who waits for them.
-            if error is None:
-                self._accept(rows, size)
-            else:
-                self.ledger.room.give_back(len(rows), size)
-            if not kept.done():
-                kept.set_result(None if error is None else str(error))
-
-        given = self.ledger.given
-        for seq, row in enumerate(rows, given + 1):
-            row.seq = seq
-        self.ledger.given = given + len(rows)
-        self.store.put(rows, done)
+        self._give(rows, size, kept)
         if kept.done():
             return kept.result()
         self._keeping[kept] = until
@@ -162,6 +152,32 @@ class Outbox:
         finally:
             self._keeping.pop(kept, None)
         raise DeadlineError("the disk has not answered in time", operation="outbox")
+
+    def put_now(self, rows: Sequence[Row]) -> None:
+        """Take the first rows, as many as there is room for. Nobody waits for the disk."""
+        room = self.ledger.room
+        if rows := list(takewhile(lambda row: room.take(len(row.body)), rows)):
+            self._give(rows, sum(len(row.body) for row in rows))
+
+    def _give(
+        self, rows: Sequence[Row], size: int, kept: asyncio.Future[str | None] | None = None
+    ) -> None:
+        """Number rows for which there is room and give them to the store; tell what came of it."""
+
+        def done(_: object, error: Exception | None) -> None:
+            # The rows are on their way whatever has become of who waits for them.
+            if error is None:
+                self._accept(rows, size)
+            else:
+                self.ledger.room.give_back(len(rows), size)
+            if kept is not None and not kept.done():
+                kept.set_result(None if error is None else str(error))
+
+        given = self.ledger.given
+        for seq, row in enumerate(rows, given + 1):
+            row.seq = seq
+        self.ledger.given = given + len(rows)
+        self.store.put(rows, done)
 
     def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the waits for the disk that are over: one timer for all of them."""
@@ -199,8 +215,8 @@ class Outbox:
             return False
         row = min(waiting, key=lambda lane: lane.rows[0].seq).rows.popleft()
         self.store.forget([row])
-        self.ledger.lose("full", 1, "the oldest event was dropped for a new one")
         self._leave([row])
+        self.ledger.lose("full", 1, "the oldest event was dropped for a new one")
         return True
 
     async def _make_space(self) -> bool:
@@ -236,19 +252,22 @@ class Outbox:
         try:
             gone = await self.store.bury([Grave(row, reason, status, now) for row in rows])
         finally:  # cancelled or not, it is done
-            self.ledger.dead += len(rows) - sum(gone.values())
-            for why, count in gone.items():
-                if count:
-                    self.ledger.lose(why, count, "dead letters over the limit were dropped")
             lane.landed(rows)
+            self.ledger.dead += len(rows)
             self._leave(rows)
+            for why, count in gone.items():  # in the end: who is told may look at the counts
+                if count:
+                    self.ledger.dead -= count
+                    self.ledger.lose(why, count, "dead letters over the limit were dropped")
 
     async def bury_at_risk(self) -> None:
         """Set aside what was cut off under way and must not be sent twice."""
+        burials = []
         for lane in self.ledger.lanes:
             if lane.at_risk:
                 rows, lane.at_risk = lane.at_risk, []
-                await self.bury(lane, rows, "unknown", None)
+                burials.append(self.bury(lane, rows, "unknown", None))
+        await asyncio.gather(*burials)  # all have begun if this is cancelled
 
     def _leave(self, rows: Sequence[Row]) -> None:
         self.ledger.settle(rows)

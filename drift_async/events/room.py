@@ -24,6 +24,7 @@ class Room:
         self.max_events = max_events
         self.max_bytes = max_bytes
         self.places: deque[_Place] = deque()
+        self._refusal: Callable[[], Exception] | None = None
 
     def take(self, size: int, events: int = 1) -> bool:
         """Take room for events of a *size*; False if there is none, or others wait for it."""
@@ -36,6 +37,8 @@ class Room:
         """Take room for one event, or raise TimeoutError at *until* on the loop's clock."""
         if self.take(size):
             return
+        if self._refusal is not None:
+            raise self._refusal()
         place = _Place(size, asyncio.get_running_loop().create_future())
         self.places.append(place)
         try:
@@ -82,9 +85,10 @@ class Room:
         self.coming = self.coming_bytes = 0
         self.places.clear()
 
-    def refuse(self, error: Callable[[], Exception]) -> None:
-        """Let all who wait fail."""
-        while self.places:
+    def refuse(self, error: Callable[[], Exception] | None) -> None:
+        """Let all fail who wait, or come to wait, until this is called with None."""
+        self._refusal = error
+        while error is not None and self.places:
             granted = self.places.popleft().granted
             if not granted.done():
                 granted.set_exception(error())

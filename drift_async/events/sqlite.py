@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..errors import InputError
+from ..errors import ClosedError, InputError
 from .disk import Disk, Job, Outcome
 from .lanes import Row
 from .ledger import logger
 from .store import DeadLimits, Grave, Held, Loaded, Replayed
+
+Damage = list[tuple[int, str]]
 
 CLOSING = 2.0
 """Seconds for which closing waits for the thread."""
@@ -29,6 +31,7 @@ class SqliteStore:
     """Keeps rows in a file of its own: see `drift_async.events.disk`."""
 
     is_durable = True
+    on_gone: Callable[[Mapping[str, int]], object]
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._taken: asyncio.Future[None]
         self._on_damage = on_damage
-        self._is_begun = False
+        self._is_begun = self._is_closed = False
 
     async def open(self) -> None:
         """Open a file, or go on with it in another loop.
@@ -75,9 +78,10 @@ class SqliteStore:
         return self._ask(Disk.held)
 
     async def close(self) -> None:
-        """Close the file, after all that was asked."""
+        """Close the file, after all that was asked; what is asked from then on is refused."""
         closed = self._ask(Disk.close, alone=True)
         self._jobs.put(None)
+        self._is_closed = True
         try:
             async with asyncio.timeout(CLOSING):
                 await closed
@@ -85,7 +89,14 @@ class SqliteStore:
             logger.warning("the outbox's disk is slow: its file is closed later")
 
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
-        """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
+        """Keep rows; *done* is called when they are kept, or with the error that prevents it.
+
+        Once it is closed, `ClosedError` is raised too: it is of no use to try again.
+        """
+        if self._is_closed:
+            refusal = _closed()
+            done(None, refusal)
+            raise refusal
         job = Job(done, self._loop, rows)
         self._puts.append(job)
         if len(rows) > 1:
@@ -113,11 +124,20 @@ class SqliteStore:
 
     def dead(self) -> asyncio.Future[list[Grave]]:
         """Return what was set aside, oldest first."""
+        self._prune()
         return self._ask(Disk.dead)
 
-    def replay(self, after: int) -> asyncio.Future[Replayed]:
-        """Take the dead letters for rows again, numbered from *after* on."""
-        return self._ask(lambda disk: disk.replay(after))
+    def replay(self, after: int, most: int) -> asyncio.Future[Replayed]:
+        """Take up to so many dead letters for rows again, numbered from *after* on."""
+        self._prune()
+        return self._ask(lambda disk: disk.replay(after, most))
+
+    def _prune(self) -> None:
+        self._ask(Disk.prune, must=True, default={}).add_done_callback(self._pruned)
+
+    def _pruned(self, pruned: asyncio.Future[dict[str, int]]) -> None:
+        if not pruned.cancelled() and pruned.exception() is None:
+            self.on_gone(pruned.result())
 
     def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
         """Return the rows that follow number *after*, up to so many rows and bytes."""
@@ -142,27 +162,37 @@ class SqliteStore:
         default: Any = None,
     ) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
+        if self._is_closed:
+            answer.set_exception(_closed())
+            answer.exception()  # not all of what is asked is waited for
+            return answer
         self._hand_over()  # what was asked before is done before
         done = _into(answer, default)
         self._jobs.put([Job(done, self._loop, (), gone, through, work, must, alone)])
         return answer
 
-    def _post(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
+    def _post(self, outcomes: list[Outcome], damage: Damage, gone: Mapping[str, int]) -> None:
         """Tell what was done, each in the loop that asked; called by the thread."""
         if not outcomes:
             return
         loop = outcomes[-1][0].loop
         ours = [outcome for outcome in outcomes if outcome[0].loop is loop]
         with contextlib.suppress(RuntimeError):  # it has ended
-            loop.call_soon_threadsafe(self._tell, ours, damage)
+            loop.call_soon_threadsafe(self._tell, ours, damage, gone)
         if len(ours) < len(outcomes):
-            self._post([outcome for outcome in outcomes if outcome[0].loop is not loop], [])
+            self._post([outcome for outcome in outcomes if outcome[0].loop is not loop], [], {})
 
-    def _tell(self, outcomes: list[Outcome], damage: list[tuple[int, str]]) -> None:
+    def _tell(self, outcomes: list[Outcome], damage: Damage, gone: Mapping[str, int]) -> None:
         for count, detail in damage:
             self._on_damage(count, detail)
+        if gone:
+            self.on_gone(gone)
         for job, result, error in outcomes:
             job.done(result, error)
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the client was closed")
 
 
 def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, Any], None]:
@@ -181,14 +211,14 @@ def _serve(
     settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
     jobs: SimpleQueue[Sequence[Job] | None],
     opened: Job,
-    post: Callable[[list[Outcome], list[tuple[int, str]]], None],
+    post: Callable[[list[Outcome], Damage, Mapping[str, int]], None],
 ) -> None:
     try:
         disk = Disk(*settings)
     except Exception as error:
-        post([(opened, None, error)], [])
+        post([(opened, None, error)], [], {})
         return
-    post([(opened, None, None)], disk.take_damage())
+    post([(opened, None, None)], disk.take_damage(), {})
     is_open = True
     while is_open:
         batch = [jobs.get()]
@@ -203,7 +233,7 @@ def _serve(
 def _work(
     disk: Disk,
     jobs: Sequence[Job],
-    post: Callable[[list[Outcome], list[tuple[int, str]]], None],
+    post: Callable[[list[Outcome], Damage, Mapping[str, int]], None],
 ) -> None:
     for job in jobs:
         if job.taken is not None:
@@ -219,4 +249,4 @@ def _work(
         except Exception as error:  # whatever it is, nobody may wait for ever
             logger.exception("the outbox's thread failed")
             outcomes = [(job, None, error) for job in part]
-        post(outcomes, disk.take_damage())
+        post(outcomes, disk.take_damage(), disk.take_gone())

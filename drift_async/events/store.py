@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -33,12 +33,16 @@ class DeadLimits:
 
 @attrs.frozen
 class Held:
-    """What a store holds at the start; ``last`` is the highest number given to a row."""
+    """What a store holds at the start; ``last`` is the highest number given to a row.
+
+    ``gone`` are the dead letters over the limits that were dropped for it, by reason.
+    """
 
     pending: int = 0
     bytes: int = 0
     dead: int = 0
     last: int = 0
+    gone: Mapping[str, int] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -67,6 +71,8 @@ class Store(Protocol):
     """
 
     is_durable: bool
+    on_gone: Callable[[Mapping[str, int]], object]
+    """Called with how many dead letters went, by reason, where no answer tells of it."""
 
     def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
         """Keep rows; *done* is called when they are kept, or with the error that prevents it."""
@@ -86,8 +92,8 @@ class Store(Protocol):
     def dead(self) -> Awaitable[list[Grave]]:
         """Return what was set aside, oldest first."""
 
-    def replay(self, after: int) -> Awaitable[Replayed]:
-        """Take the dead letters for rows again, numbered from *after* on."""
+    def replay(self, after: int, most: int) -> Awaitable[Replayed]:
+        """Take up to so many dead letters for rows again, numbered from *after* on."""
 
     def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
         """Return the rows that follow number *after*, up to so many rows and bytes."""
@@ -113,6 +119,7 @@ class MemoryStore:
     """Keeps dead letters only: the rows themselves are in their lanes."""
 
     is_durable = False
+    on_gone: Callable[[Mapping[str, int]], object]
 
     def __init__(self, limits: DeadLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
@@ -130,6 +137,9 @@ class MemoryStore:
 
     async def bury(self, graves: Sequence[Grave]) -> dict[str, int]:
         self._graves.extend(graves)
+        return self._prune()
+
+    def _prune(self) -> dict[str, int]:
         gone = {"dead_old": 0, "dead_full": 0}
         oldest = self._clock() - self._limits.seconds
         while self._graves and self._graves[0].died_at < oldest:
@@ -141,11 +151,12 @@ class MemoryStore:
         return gone
 
     async def dead(self) -> list[Grave]:
+        self.on_gone(self._prune())
         return list(self._graves)
 
-    async def replay(self, after: int) -> Replayed:
-        rows = [grave.row for grave in self._graves]
-        self._graves.clear()
+    async def replay(self, after: int, most: int) -> Replayed:
+        self.on_gone(self._prune())
+        rows = [self._graves.popleft().row for _ in range(min(most, len(self._graves)))]
         for n, row in enumerate(rows, after + 1):
             row.seq = n
         return Replayed(len(rows), sum(len(row.body) for row in rows), rows)

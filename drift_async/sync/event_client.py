@@ -28,7 +28,7 @@ class EventClient(Client):
         With an ``outbox`` on disk, what is found there is delivered too. Raises
         `CredentialsError`, `OutboxLockedError` when the file belongs to another, `InputError` when
         it cannot be used, `WrongLoopError` while the client is open in another loop. Opening an
-        open client does nothing.
+        open client does nothing; one that is being closed is opened after that.
         """
         self._loop.open(self._core)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from itertools import islice
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ..core import pager as _async
-from ..core.batch import Chunk, cut
+from ..core.batch import Chunk
 from ..core.discreet import discreet
 from ..core.pager import Page
 from ..errors import InputError
@@ -27,7 +28,7 @@ class Pager(Generic[T]):
 
     ``for item in pager`` walks the items, ``for page in pager.pages()`` the pages. While one page
     is being used, the next is being fetched. Nothing is sent before the first step, and each walk
-    starts anew.
+    starts anew. A walk is for one thread at a time; a second raises RuntimeError or ValueError.
     """
 
     def __init__(self, core: _async.Pager[T], loop: Loop) -> None:
@@ -58,15 +59,22 @@ class Pages(Generic[T]):
     def __init__(self, core: _async.Pages[T], loop: Loop) -> None:
         self._core = core
         self._loop = loop
+        self._ready: list[Page[T]] = []
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Page[T]:
         try:
-            return self._loop.run(self._core.__anext__())
+            # Ctrl-C may come when the page is there already: then it is for the next step.
+            if not self._ready:
+                self._loop.run(self._step())
         except StopAsyncIteration:
             raise StopIteration from None
+        return self._ready.pop()
+
+    async def _step(self) -> None:
+        self._ready.append(await self._core.__anext__())
 
 
 def hand_over(
@@ -75,7 +83,14 @@ def hand_over(
     """Have items accepted in chunks, walking them here; return how many there were."""
     if not isinstance(items, Iterable):
         raise InputError("items", "must be an iterable")
-    count = 0
-    for part in cut(items, CHUNK):
-        count += loop.run(accept(Chunk(part, count)))
-    return count
+    count, rest = 0, iter(items)
+    while True:
+        part = Chunk[T]((), count)
+        try:
+            part.extend(islice(rest, CHUNK))  # holds those before an error
+        except Exception:
+            loop.run(accept(part))
+            raise
+        if not part:
+            return count
+        count += loop.run(accept(part))

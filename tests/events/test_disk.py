@@ -88,7 +88,7 @@ def test_commits_wait_for_the_disk_where_events_are_accepted(disk: Disk) -> None
         grave = Grave(rows(n, n)[0], "refused", 400, 0.0)
         commit(disk, job(partial(Disk.bury, graves=[grave]), must=True))
     assert not is_synced(disk)
-    commit(disk, job(lambda disk: disk.replay(10)))
+    commit(disk, job(lambda disk: disk.replay(10, 99)))
     assert is_synced(disk)
 
 
@@ -196,7 +196,7 @@ def test_a_file_in_which_nothing_waits_is_cleared_sooner(disk: Disk) -> None:
 
 MORE: dict[str, Callable[[Disk], object]] = {
     "other events": lambda disk: commit(disk, job(keep=rows(4, 4))),
-    "dead letters": lambda disk: commit(disk, job(lambda disk: disk.replay(3))),
+    "dead letters": lambda disk: commit(disk, job(lambda disk: disk.replay(3, 99))),
     "what another has left": lambda disk: commit(
         disk, job(lambda disk: disk.adopt(3, 99), alone=True)
     ),

@@ -38,6 +38,18 @@ class Plan(Enum):
     PRO = "pro"
 
 
+class Odd(Enum):
+    """Members that are no words."""
+
+    NONE = None
+    MAP = {"a": 1}  # noqa: RUF012
+    TUPLE = (1, 2)
+    LARGE = SAFE + 1
+    HUGE = 2**70
+    WHEN = NOON
+    PLAN = Plan.PRO
+
+
 @pytest.fixture(params=["orjson", "json"], autouse=True)
 def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both writers make the same verdicts."""
@@ -91,7 +103,9 @@ def test_what_is_not_plain_is_converted() -> None:
         pass
 
     given = {"at": NOON, "plan": Plan.PRO, Text("text"): Text("t"), "number": Number(3)}
+    given |= {"when": Odd.WHEN, "nested": Odd.PLAN}
     wanted = {"at": 1_704_457_800_123, "plan": "pro", "text": "t", "number": 3}
+    wanted |= {"when": 1_704_457_800_123, "nested": "pro"}
     assert track(attributes=given)["attributes"] == wanted
     assert track(attributes=UserDict(given))["attributes"] == wanted
 
@@ -133,6 +147,11 @@ def test_what_is_not_plain_is_converted() -> None:
         ({"attributes": {"a": b"x"}}, "attributes.a"),
         ({"attributes": {"a": datetime(2024, 1, 5)}}, "attributes.a"),  # noqa: DTZ001
         ({"attributes": {"a": "\ud800"}}, "attributes.a"),
+        ({"attributes": {"a": Odd.NONE}}, "attributes.a"),
+        ({"attributes": {"a": Odd.MAP}}, "attributes.a"),
+        ({"attributes": {"a": Odd.TUPLE}}, "attributes.a"),
+        ({"attributes": {"a": Odd.LARGE}}, "attributes.a"),
+        ({"attributes": {"a": Odd.HUGE}}, "attributes.a"),
         ({"attributes": {"\ud800": 1}}, "attributes"),
     ],
 )
@@ -174,6 +193,8 @@ def test_a_hit_is_free_in_form() -> None:
         [1, "2"],
     ]
     assert event["context"] == {"ip": "192.0.2.7"}
+    odd = hit({"a": [Odd.NONE, Odd.MAP, Odd.TUPLE, Odd.WHEN, Odd.PLAN]})["event"]["a"]
+    assert odd == [None, {"a": 1}, [1, 2], "2024-01-05T12:30:00.123Z", "pro"]
     assert hit(integrations={"GA": {"clientId": "1"}})["integrations"]["GA"] == {"clientId": "1"}
 
 
@@ -200,6 +221,8 @@ for _ in range(80):
         ({"event": {"a": datetime(2024, 1, 5)}}, "event.a"),  # noqa: DTZ001
         ({"event": NESTED}, "event.a"),
         ({"event": {"a": "\ud800"}}, "event.a"),
+        ({"event": {"a": Odd.LARGE}}, "event.a"),
+        ({"event": {"a": [Odd.HUGE]}}, "event.a[0]"),
         ({"context": []}, "context"),
         ({"integrations": "x"}, "integrations"),
     ],
@@ -273,6 +296,11 @@ def test_times_are_milliseconds_or_iso() -> None:
     for naive in (datetime(2024, 1, 5), datetime(1969, 1, 1, tzinfo=UTC)):  # noqa: DTZ001
         with pytest.raises(InputError):
             milliseconds("created_at", naive)
+    early = datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))
+    late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))
+    for beyond in (early, late):
+        with pytest.raises(InputError, match="sent_at"):
+            iso("sent_at", beyond)
 
 
 def test_hit_ids_are_uuids_of_version_1_without_a_hardware_address() -> None:

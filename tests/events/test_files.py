@@ -532,7 +532,7 @@ def test_space_is_held_back_for_what_removes_rows(
 
 def test_a_file_of_a_process_that_is_gone_is_taken_first(tmp_path: Path) -> None:
     for _ in range(3):
-        files.open_file(next(iter(files.candidates(tmp_path, "drift")))).close()
+        files.open_file(next(iter(files.candidates(tmp_path, "drift"))), "drift").close()
     assert len(list(tmp_path.glob("*.sqlite"))) == 1
 
 
