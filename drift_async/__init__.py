@@ -397,6 +397,8 @@ HOMES = {name: module for module, names in MODULES.items() for name in names.spl
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # here, since type checkers would take a list of it at its word
+        return __dir__()
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{HOMES[name]}", __name__), name)

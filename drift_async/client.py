@@ -60,9 +60,10 @@ _EFFECTS = ("safe", "idempotent", "once")
 class Drift(Client):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
 
-    A client is only settings until it is opened, by ``async with`` or ``await drift.open()``; it
-    can be opened again after `close`, also in another event loop. It serves any number of tasks of
-    the loop it was opened in.
+    A client is only settings until it is opened, by ``async with`` or ``await drift.open()``; after
+    `close` it can be opened again. On the awaited face it serves any number of tasks of the event
+    loop it was opened in, which may be another one each time. On the blocking face it serves any
+    number of threads, and its first call opens it as well.
 
     ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
     is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts
@@ -184,6 +185,9 @@ class Drift(Client):
             group = getattr(module, name.capitalize())(self._caller)
             setattr(self, name, group)
             return group
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *GROUPS})
 
     @clears_itself
     async def request(

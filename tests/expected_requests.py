@@ -417,6 +417,13 @@ ACCOUNTS = (
         ' {"accountId":"123458_company1.example","ownerId":228225,"name":null}',
     ),
     row(
+        "accounts.update",
+        "123458_company1.example",
+        228_226,
+        name=UNSET,
+        wire='PATCH /accounts/update {"accountId":"123458_company1.example","ownerId":228226}',
+    ),
+    row(
         "accounts.delete",
         "123458_company1.example",
         wire="DELETE /accounts/123458_company1.example",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +248,21 @@ async def test_an_item_keeps_its_attributes_when_the_row_is_used_again(drift: An
 
 
 @pytest.mark.smoke
+async def test_an_error_of_an_item_can_be_met_by_another_call_that_fails(
+    drift: Any, box: Sandbox, tmp_path: Path
+) -> None:
+    fetch = partial(drift.conversations.download_attachment, path=tmp_path)  # which is a folder
+    met = 0
+    async for outcome in drift.bulk(fetch, [700_002] * 40, window=2):
+        try:
+            raise outcome.error
+        except OSError:
+            with pytest.raises(NotFoundError):
+                await drift.contacts.get(1)  # its frames are cleared, and those of what it met
+            met += 1
+    assert met == 40
+
+
 async def test_any_coroutine_method_of_a_group_takes_many(drift: Any, box: Sandbox) -> None:
     ids = [conversation.id for conversation in await drift.conversations.all().collect(limit=20)]
     texts = await drift.bulk(drift.conversations.transcript, ids).collect()

@@ -141,6 +141,27 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("link", "is_end"),
+    [
+        ("</contacts?email=b@nextcorp.com&cursor=0>; rel='prev'", True),
+        ("</next?cursor=0>; rel='prev'; title='the next'", True),
+        ("</contacts?cursor=1; rel='next'", False),
+        ("</contacts?cursor=1>; rel='last next'", False),
+    ],
+)
+async def test_a_link_header_that_has_no_next_is_the_end(
+    drift: Any, box: Sandbox, link: str, is_end: bool
+) -> None:
+    box.fail("contacts.find_by_email", status=200, body={"data": []}, headers={"Link": link})
+    if is_end:
+        assert await drift.contacts.find_by_email("a@b.example") == []
+    else:
+        with pytest.raises(CursorError):
+            await drift.contacts.find_by_email("a@b.example")
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(("style", "address", "followed"), cases())
 async def test_of_a_next_address_only_the_cursor_is_used(
     make: Any, style: str, address: Any, followed: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import drift_async
+from drift_async.client import GROUPS
 
 RESOURCES = sorted(
     path.stem
@@ -68,3 +70,17 @@ def test_a_client_loads_neither_sandbox_nor_command_line_nor_extras(module: str)
 def test_the_sandbox_loads_nothing_of_the_client() -> None:
     unwanted = {"drift_async.client", "drift_async.errors", "drift_async.core", "drift_async.sync"}
     assert loaded("drift_async.sandbox", unwanted) == []
+
+
+@pytest.mark.parametrize("module", ["drift_async", "drift_async.sync"])
+def test_a_star_brings_the_public_names_and_no_others(module: str) -> None:
+    names: dict[str, object] = {}
+    exec(f"from {module} import *", names)
+    del names["__builtins__"]
+    assert set(names) == {"__version__", *drift_async.HOMES}
+
+
+@pytest.mark.parametrize("module", ["drift_async", "drift_async.sync"])
+def test_a_client_lists_its_groups(module: str) -> None:
+    drift = importlib.import_module(module).Drift("token")
+    assert set(GROUPS) <= set(dir(drift))

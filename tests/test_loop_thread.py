@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from drift_async.sync import ClosedError
-from drift_async.sync.loop import INTERRUPT_BOUND, Thread, _loop_factory
+from drift_async.sync import ClosedError, Drift, Sandbox, WrongLoopError
+from drift_async.sync.loop import INTERRUPT_BOUND, Call, Loop, Thread, _loop_factory
 
 SOON = 5.0
 
@@ -127,3 +127,163 @@ def test_a_call_to_a_loop_that_is_over_is_refused(factory: Factory) -> None:
     for _ in range(2):
         with pytest.raises(ClosedError):
             thread.run(same(2), SOON)
+
+
+class Held:
+    """A client whose closing waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.closing, self.free = threading.Event(), threading.Event()
+
+    async def open(self) -> None:
+        assert not self.is_open
+        self.is_open = True
+
+    async def close(self) -> bool:
+        """Return whether it was open, as closing twice tells the second time."""
+        was_open = self.is_open
+        if was_open:
+            self.closing.set()
+            await asyncio.to_thread(self.free.wait)
+            self.is_open = False
+        return was_open
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held()
+
+
+def test_who_closes_while_another_thread_does_waits_for_its_end(held: Held) -> None:
+    loop = Loop(held)
+    assert loop.run(same(1)) == 1
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(loop.close, held, held.close())
+        assert held.closing.wait(SOON)
+        others = [pool.submit(loop.close, held, held.close()) for _ in range(2)]
+        with pytest.raises(ClosedError):
+            loop.run(same(2))  # and does not wait
+        assert not any(other.done() for other in others)
+        held.free.set()
+        assert first.result() is True
+        assert [other.result() for other in others] == [False, False]
+
+
+def test_who_opens_while_another_thread_closes_waits_for_its_end(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join, waiting = Thread.join, threading.Event()
+
+    def told(self: Thread) -> None:
+        waiting.set()
+        join(self)
+
+    monkeypatch.setattr(Thread, "join", told)
+    loop = Loop(held)
+    loop.run(same(1))
+    with ThreadPoolExecutor(2) as pool:
+        closing = pool.submit(loop.close, held, held.close())
+        assert held.closing.wait(SOON)
+        opening = pool.submit(loop.open, held)
+        assert waiting.wait(SOON)
+        held.free.set()
+        closing.result()
+        opening.result()
+        assert held.is_open
+        assert loop.run(same(2)) == 2
+        loop.close(held, held.close())
+
+
+def test_a_failed_opening_leaves_it_closed(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused() -> None:
+        raise ValueError("not now")
+
+    held.free.set()
+    loop = Loop(held)
+    loop.run(same(1))
+    loop.close(held, held.close())
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "open", refused)
+        with pytest.raises(ValueError, match="not now"):
+            loop.open(held)
+    with pytest.raises(ClosedError):
+        loop.run(same(2))
+
+
+def test_closing_on_the_clients_own_thread_is_refused_and_changes_nothing(held: Held) -> None:
+    held.free.set()
+    loop = Loop(held)
+
+    async def on_the_loop() -> None:
+        loop.close(held, held.close())
+
+    with pytest.raises(WrongLoopError):
+        loop.run(on_the_loop())
+    assert loop.run(same(1)) == 1
+    loop.close(held, held.close())
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what lets Ctrl-C come right behind the end of the next call."""
+    wait = Call.wait
+    due: list[bool] = []
+
+    def interrupted(self: Call, seconds: float) -> bool:
+        is_over = wait(self, SOON)
+        if due:
+            due.clear()
+            raise KeyboardInterrupt
+        return is_over
+
+    monkeypatch.setattr(Call, "wait", interrupted)
+    return lambda: due.append(True)
+
+
+def test_ctrl_c_right_behind_the_end_of_a_call_tells_what_became_of_it(
+    interrupted: Callable[[], None],
+) -> None:
+    with Sandbox() as box, Drift(box.token, base_url=box.url) as drift:
+        interrupted()
+        with pytest.raises(KeyboardInterrupt) as stop:
+            drift.contacts.create("ada@example.com")
+        assert stop.value.__notes__ == [
+            "the call had ended with its result before it could be cancelled"
+        ]
+        interrupted()
+        with pytest.raises(KeyboardInterrupt) as stop:
+            drift.contacts.get(1)
+        assert stop.value.__notes__ == [
+            "the call had ended with NotFoundError (applied: False) before it could be cancelled"
+        ]
+
+
+def test_ctrl_c_right_behind_the_end_of_a_page_or_of_outcomes_loses_none(
+    interrupted: Callable[[], None],
+) -> None:
+    with Sandbox() as box, Drift(box.token, base_url=box.url) as drift:
+        whole = [one.id for one in drift.conversations.all()]
+        pages = drift.conversations.all(page_size=5).pages()
+        interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            next(pages)
+        assert [one.id for page in pages for one in page.items] == whole
+        bulk = drift.bulk(drift.conversations.get, whole)
+        interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            next(bulk)
+        assert [outcome.item for outcome in bulk] == whole
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_leaving_a_bulk_of_a_closed_client_raises_what_the_block_raised(is_used: bool) -> None:
+    def leave(drift: Drift) -> None:
+        with drift.bulk(drift.contacts.get, iter(range(99))) as bulk:
+            if is_used:
+                next(bulk)
+            drift.close()
+            raise ValueError("of the block")
+
+    with Sandbox() as box, pytest.raises(ValueError, match="of the block"):
+        leave(Drift(box.token, base_url=box.url))

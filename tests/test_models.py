@@ -848,3 +848,12 @@ def test_the_groups_load_no_http_library() -> None:
     names = ", ".join(group.__name__ for group in GROUPS)
     script = f"import sys, {names}; sys.exit('aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_taken_out_of_free_form_data_does_not_change_it() -> None:
+    data = Frozen({"tags": ["a", {"deep": [1]}]})
+    tags = data["tags"]
+    tags.append("b")
+    tags[1]["deep"].append(2)
+    assert data["tags"] == ["a", {"deep": [1]}]
+    assert dict(data.items()) == {"tags": ["a", {"deep": [1]}]}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from drift_async import CursorError, Drift, ServerError
+import drift_async.sync
+from drift_async import ClosedError, CursorError, Drift, InputError, ServerError
 from drift_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
 
 LISTED = 53
+ADVANCED = RuntimeError("this walk is being advanced already")
 
 
 @pytest.fixture
@@ -51,9 +55,18 @@ async def test_collect_without_a_limit_gives_all(drift: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 10])
-async def test_a_small_limit_costs_one_request(drift: Any, box: Sandbox, limit: int) -> None:
+async def test_a_small_limit_costs_one_request_at_most(
+    drift: Any, box: Sandbox, limit: int
+) -> None:
     assert len(await drift.accounts.all(page_size=10).collect(limit=limit)) == limit
-    assert await settled(box, 1)
+    assert await settled(box, min(limit, 1))
+
+
+@pytest.mark.parametrize("limit", [-1, True, "3", 2.5])
+async def test_a_limit_that_is_no_number_is_refused(drift: Any, box: Sandbox, limit: Any) -> None:
+    with pytest.raises(InputError, match="limit"):
+        await drift.accounts.all().collect(limit=limit)
+    assert box.seen == []
 
 
 async def test_first_takes_one_request_and_is_none_of_nothing(drift: Any, box: Sandbox) -> None:
@@ -128,6 +141,123 @@ async def test_an_item_that_moved_to_a_later_page_is_not_given_twice(
     box.fail("conversations.all", alter=repeat_the_first, times=2, skip=1)
     ids = [item.id async for item in drift.conversations.all(page_size=20)]
     assert len(ids) == len(set(ids)) == LISTED
+
+
+@pytest.mark.parametrize("limit", [20, 21, 39, 40])
+async def test_a_limit_counts_no_item_twice(drift: Any, box: Sandbox, limit: int) -> None:
+    def repeat_the_first(reply: Any) -> Any:
+        reply["data"][0] = first
+        return reply
+
+    first = (await drift.request("GET", "/conversations/list"))["data"][0]
+    box.fail("conversations.all", alter=repeat_the_first, times=2, skip=1)
+    found = await drift.conversations.all(page_size=20).collect(limit=limit)
+    assert len(found) == len({item.id for item in found}) == limit
+
+
+async def test_a_limit_is_not_reached_with_less_where_the_next_page_cannot_be_told(
+    drift: Any, box: Sandbox
+) -> None:
+    def spoil(reply: Any) -> Any:
+        reply["data"][0] = first
+        return reply | {"links": {"next": 7}}
+
+    first = (await drift.request("GET", "/conversations/list"))["data"][0]
+    box.fail("conversations.all", alter=spoil, times=1, skip=1)
+    with pytest.raises(CursorError):
+        await drift.conversations.all(page_size=20).collect(limit=40)
+    box.fail("conversations.all", alter=spoil, times=1, skip=1)
+    assert len(await drift.conversations.all(page_size=20).collect(limit=39)) == 39
+
+
+async def test_a_walk_is_for_one_task_at_a_time(box: Sandbox) -> None:
+    async with Drift(box.token, base_url=box.url) as drift:
+        items = aiter(drift.conversations.all(page_size=10))
+        given: list[int] = []
+
+        async def work() -> None:
+            async for item in items:
+                given.append(item.id)
+                await asyncio.sleep(0)
+
+        ends = await asyncio.gather(work(), work(), work(), return_exceptions=True)
+        assert sorted(map(repr, ends)) == ["None", *[repr(ADVANCED)] * 2]
+        assert len(given) == len(set(given)) == LISTED
+
+
+def test_a_walk_is_for_one_thread_at_a_time() -> None:
+    with (
+        drift_async.sync.Sandbox(conversations=LISTED) as box,
+        drift_async.sync.Drift(box.token, base_url=box.url) as drift,
+    ):
+        pages = drift.conversations.all(page_size=10).pages()
+        box.fail("conversations.all", delay=0.2, times=1)
+        with ThreadPoolExecutor(2) as pool:
+            steps = [pool.submit(next, pages) for _ in range(2)]
+            ends = [repr(step.exception()) for step in steps]
+        assert sorted(ends) == ["None", repr(ADVANCED)]
+        assert sum(len(page.items) for page in pages) == LISTED - 10
+
+
+async def test_a_walk_whose_client_is_closed_says_so_and_goes_on_when_it_is_open(
+    make: Any, box: Sandbox
+) -> None:
+    drift = make(box.token, base_url=box.url)
+    async with drift:
+        pages = drift.conversations.all(page_size=20).pages()
+        given = [await step(pages)]
+        assert await settled(box, 2)  # the next is here
+    with suppress(ClosedError):
+        given.append(await step(pages))  # what is here may still be given
+    with pytest.raises(ClosedError):
+        await step(pages)
+    async with drift:
+        with suppress(StopAsyncIteration):
+            while True:
+                given.append(await step(pages))
+    ids = [item.id for page in given for item in page.items]
+    assert len(ids) == len(set(ids)) == LISTED
+
+
+async def test_closing_the_client_ends_who_waits_for_a_page_fetched_ahead(
+    make: Any, box: Sandbox
+) -> None:
+    drift = make(box.token, base_url=box.url)
+    async with drift:
+        pages = drift.conversations.all(page_size=20).pages()
+        box.fail("conversations.all", delay=30, skip=1, times=1)
+        await step(pages)
+        assert await settled(box, 2)
+        waiting = asyncio.create_task(step(pages))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    with pytest.raises(ClosedError):
+        await waiting
+    async with drift:
+        assert len((await step(pages)).items) == 20
+
+
+async def test_who_is_cancelled_while_a_page_is_fetched_ahead_asks_for_it_again(
+    box: Sandbox,
+) -> None:
+    async with Drift(box.token, base_url=box.url) as drift:
+        pages = drift.conversations.all(page_size=20).pages()
+        box.fail("conversations.all", delay=30, skip=1, times=1)
+        await anext(pages)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(pages)
+        assert len((await anext(pages)).items) == 20
+
+
+async def step(pages: Any) -> Any:
+    """Return the next page, on either face."""
+    if hasattr(pages, "__anext__"):
+        return await anext(pages)
+    page = await asyncio.to_thread(next, pages.twin, None)
+    if page is None:
+        raise StopAsyncIteration  # a future cannot hold the plain one
+    return page
 
 
 async def test_an_error_of_a_page_fetched_ahead_comes_when_that_page_is_asked_for(

@@ -333,6 +333,38 @@ async def test_prefork_workers_share_a_client_made_at_import(box: Sandbox) -> No
     assert said == [20, [20] * 9, 20]
 
 
+@FORKED
+async def test_a_child_forked_during_the_first_call_starts_clean(box: Sandbox) -> None:
+    said = await run(
+        box.env,
+        """
+        from drift_async.sync.loop import Thread
+        drift = Drift.from_env(env)
+        opened, forked = threading.Event(), threading.Event()
+        run = Thread.run
+        def held(self, coroutine, bound=None):
+            result = run(self, coroutine, bound)
+            if not opened.is_set():
+                opened.set()
+                forked.wait()
+            return result
+        Thread.run = held
+        thread = threading.Thread(target=lambda: say(len(drift.accounts.all().collect())))
+        thread.start()
+        opened.wait()
+        child = os.fork()
+        if not child:
+            say(len(drift.accounts.all().collect()))
+            os._exit(0)
+        say(os.waitpid(child, 0)[1])
+        forked.set()
+        thread.join()
+        """,
+        options=QUIET_FORK,
+    )
+    assert said == [20, 0, 20]
+
+
 async def test_a_call_on_the_clients_own_thread_is_refused(box: Sandbox) -> None:
     said = await run(
         box.env,

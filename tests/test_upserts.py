@@ -58,6 +58,34 @@ async def test_those_of_an_asynchronous_iterable_are_found_in_batches_too(box: S
     assert requests(box) == {"contacts.find_by_external_id": 3, "contacts.create": ITEMS}
 
 
+@pytest.mark.parametrize("letter", ["x", "ö"])
+async def test_long_ids_are_looked_up_in_more_requests(
+    drift: Any, box: Sandbox, letter: str
+) -> None:
+    ids = [f"{n:03}{letter * 300}" for n in range(50)]
+    made = [NewContact(email=f"{n}@example.com", external_id=one) for n, one in enumerate(ids)]
+    (await drift.contacts.upsert_many(made).collect()).raise_for_errors()
+    found = await drift.contacts.find_by_external_id(*ids)
+    assert [one.attributes.external_id for one in found] == ids
+    lookups = [one.raw_path for one in box.seen if one.operation == "contacts.find_by_external_id"]
+    assert max(map(len, lookups)) < 4200
+    assert len(lookups) == (2 * 4 if letter == "x" else 2 * 25)
+
+
+async def test_a_row_that_is_filled_again_changes_no_item_before(drift: Any, box: Sandbox) -> None:
+    def rows() -> Iterator[NewContact]:
+        tags: list[Any] = [{}]
+        row = {"deep": {"tags": tags}}
+        for n in range(40):
+            tags[0] = {"n": n}
+            yield NewContact(email=f"{n}@example.com", external_id=f"u{n}", attributes=row)
+
+    made = await drift.contacts.upsert_many(rows()).collect()
+    assert [one.attributes["deep"]["tags"] for one in made.values] == [
+        [{"n": n}] for n in range(40)
+    ]
+
+
 async def test_those_of_one_external_id_are_done_in_order(drift: Any, box: Sandbox) -> None:
     items = [
         NewContact(email="ada@example.com", external_id=f"u{n % 7}", attributes={"n": n})

@@ -33,7 +33,7 @@ StructureHook = Callable[[Any, Any], Any]
 class Frozen(Mapping[str, Any]):
     """A map that does not change: attributes, unknown fields and other free-form data.
 
-    Maps inside of it come out as such maps too.
+    Maps inside of it come out as such maps too, and lists as copies.
     """
 
     __slots__ = ("_data",)
@@ -51,6 +51,8 @@ class Frozen(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = self._data[key]
+        if type(value) is list:
+            return deepcopy(value)
         return Frozen._around(value) if type(value) is dict else value
 
     def __iter__(self) -> Iterator[str]:

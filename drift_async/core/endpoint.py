@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import datetime
+from enum import Enum
 from functools import partial
 from itertools import repeat
 from types import GenericAlias
@@ -27,7 +27,7 @@ from .inputs import MAX_ID, whole
 from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
-from .strict_json import dumps, loads, to_ms
+from .strict_json import dumps, loads, plain
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -225,17 +225,14 @@ def query(values: Mapping[str, Any]) -> str:
 
 
 def _query_text(key: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return str(to_ms(key, value))
     if isinstance(value, Secret):
         value = value.reveal()
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(key, "must be a finite number")
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float | datetime | Enum):
         raise InputError(key, "must be text, number, bool or datetime")
-    return _quoted(key, str(value))
+    given = plain(key, value)
+    if isinstance(given, bool):
+        return "true" if given else "false"
+    return _quoted(key, str(given))
 
 
 def _quoted(field: str, text: str) -> str:

@@ -43,7 +43,7 @@ def text(field: str, value: object, *, most: int = MAX_TEXT) -> str:
         raise InputError(field, "must be a text that is not blank")
     if len(value) > most:
         raise InputError(field, f"must have at most {most} characters")
-    checked: str = plain(field, str(value))
+    checked: str = plain(field, value)
     return checked
 
 

@@ -10,13 +10,14 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import attrs
 
-from ..errors import CursorError
+from ..errors import CursorError, DriftError
 from .discreet import discreet
+from .inputs import whole
 from .offload import BIG, in_thread
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ T = TypeVar("T")
 
 Style = Literal["links", "pagination", "next_url", "link_header", "scim"]
 Cursor = dict[str, str]
+Following: TypeAlias = "Cursor | CursorError | None"
+"""Where the next page is, None at the end, or why that cannot be told."""
 
 WINDOW = 10_000
 """How many of the last items are remembered, so that none is given twice."""
 
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL_NEXT = re.compile(r";\s*rel\s*=\s*(?:'next'|\"next\"|next)\s*(?:[;,]|$)", re.IGNORECASE)
+_MAYBE_NEXT = re.compile(r"\brel\b[^;,]*\bnext\b", re.IGNORECASE)
 _KEYS: Mapping[Style, tuple[str, ...]] = {
     "links": ("page_token",),
     "pagination": ("next",),
@@ -112,7 +116,7 @@ def _from_link(header: str) -> Cursor | None:
     for address, parameters in _LINK.findall(header):
         if _REL_NEXT.search(parameters):
             return _from_address("link_header", address)
-    if "next" in header:
+    if _MAYBE_NEXT.search(header):
         raise ValueError("the Link header cannot be read")
     return None
 
@@ -190,7 +194,7 @@ class Pager(Generic[T]):
 
     ``async for item in pager`` walks the items, ``async for page in pager.pages()`` the pages.
     While one page is being used, the next is being fetched. Nothing is sent before the first step,
-    and each walk starts anew.
+    and each walk starts anew. A walk is for one task at a time; a second raises RuntimeError.
     """
 
     _caller: Walker
@@ -209,8 +213,9 @@ class Pager(Generic[T]):
     async def collect(self, *, limit: int | None = None) -> list[T]:
         """Return all items, or the first *limit*, as a list."""
         items: list[T] = []
-        pages = Pages(self, ahead=True, limit=limit)
-        async for page in pages:
+        if limit is not None and whole("limit", limit) == 0:
+            return items
+        async for page in Pages(self, ahead=True, limit=limit):
             items += page.items
             if limit is not None and len(items) >= limit:
                 return items[:limit]
@@ -223,7 +228,7 @@ class Pager(Generic[T]):
                 return page.items[0]
         return None
 
-    async def _fetch(self, cursor: Cursor, wanted: int | None) -> tuple[list[T], Cursor | None]:
+    async def _fetch(self, cursor: Cursor, wanted: int | None) -> tuple[list[T], Following]:
         endpoint = self._endpoint
         # The service's own page token carries the filters it was made with.
         values = {} if "page_token" in cursor else dict(self._values)
@@ -233,13 +238,14 @@ class Pager(Generic[T]):
             items, value = await in_thread(endpoint.decode_page, reply)
         else:
             items, value = endpoint.decode_page(reply)
-        if wanted is not None and len(items) >= wanted:
-            return items, None  # whatever the reply says of a next page, nobody will ask for it
         try:
             return items, next_cursor(endpoint.pages, value, reply.headers, cursor, len(items))
-        except ValueError as error:
-            detail = str(error)
-        raise CursorError(detail, operation=endpoint.name, applied=True, **reply.told())
+        except ValueError as fault:
+            detail = str(fault)
+        error = CursorError(detail, operation=endpoint.name, applied=True, **reply.told())
+        if wanted is not None and len(items) >= wanted:
+            return items, error  # which matters only if some of these were given before
+        raise error
 
 
 class _Items(Generic[T]):
@@ -265,7 +271,7 @@ class Pages(Generic[T]):
 
     def __init__(self, pager: Pager[T], *, ahead: bool, limit: int | None = None) -> None:
         self._pager = pager
-        self._cursor = pager._resume
+        self._cursor: Following = pager._resume
         self._ahead = ahead
         self._limit = limit
         self._given = 0
@@ -273,31 +279,61 @@ class Pages(Generic[T]):
         self._seen: set[tuple[tuple[str, str], ...]] = set()
         # A plain dict would be slow to give up its oldest key: it steps over all that went before.
         self._recent = OrderedDict[object, None]()
-        self._task: asyncio.Task[tuple[list[T], Cursor | None]] | None = None
+        self._task: asyncio.Task[tuple[list[T], Following]] | None = None
+        self._is_stepping = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Page[T]:
-        cursor = self._cursor
-        if cursor is None:
+        if self._is_stepping:
+            raise RuntimeError("this walk is being advanced already")
+        if self._cursor is None:
             raise StopAsyncIteration
+        if isinstance(self._cursor, CursorError):
+            raise self._cursor
+        self._is_stepping = True
+        try:
+            return await self._step(self._cursor)
+        finally:
+            self._is_stepping = False
+
+    async def _step(self, cursor: Cursor) -> Page[T]:
         pager = self._pager
         if self._count >= pager._caller.max_pages:
             raise self._error(f"more than {self._count} pages")
-        task, self._task = self._task, None
-        items, following = await (task or pager._fetch(cursor, self._wanted()))
+        items, following = await self._page(cursor)
         self._seen.add(tuple(cursor.items()))
-        if following is not None and tuple(following.items()) in self._seen:
+        further = following if isinstance(following, dict) else None
+        if further is not None and tuple(further.items()) in self._seen:
             raise self._error("the position of the next page repeats")
         self._count += 1
         self._cursor = following
         fresh = self._unseen(items)
         self._given += len(fresh)
-        wanted = self._wanted()
-        if following is not None and self._ahead and wanted != 0:
-            self._task = pager._caller.spawn(pager._fetch(following, wanted))
-        return Page(fresh, write_position(pager._path, following), following is None)
+        if further is not None and self._ahead and self._wanted() != 0:
+            self._fetch_ahead(further)
+        return Page(fresh, write_position(pager._path, further), further is None)
+
+    async def _page(self, cursor: Cursor) -> tuple[list[T], Following]:
+        task, self._task = self._task, None
+        us = asyncio.current_task()
+        cancelling = us.cancelling() if us else 0
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            try:
+                return await task
+            except asyncio.CancelledError:
+                if not task.cancelled() or (us and us.cancelling() > cancelling):
+                    raise
+                # It ended with the client, not with us: if that is open again, so is the walk.
+        return await self._pager._fetch(cursor, self._wanted())
+
+    def _fetch_ahead(self, cursor: Cursor) -> None:
+        work = self._pager._fetch(cursor, self._wanted())
+        try:
+            self._task = self._pager._caller.spawn(work)
+        except DriftError:  # the client was closed: for the next step, this page was got
+            work.close()
 
     def _wanted(self) -> int | None:
         """Return how many more items are wanted; None for all."""

@@ -292,8 +292,10 @@ class Window(Generic[Item, Value]):
 
     def _fail(self, index: int, item: Item, error: Exception) -> None:
         error.add_note(f"the item at index {index} of a bulk")
-        if isinstance(error, DriftError):
-            error.__traceback__ = None  # it would keep the frames of the call alive
+        # It would keep the frames of the call alive. Of others' errors it tells where they come
+        # from, below this task: who clears out frames would end it.
+        trace = error.__traceback__
+        error.__traceback__ = None if isinstance(error, DriftError) else trace and trace.tb_next
         self._finished[index] = Outcome(index, item, None, error)
         self.failed += 1
         self._stopped = self._stopped or self._stop_on_error

@@ -143,10 +143,11 @@ class Accounts(Resource):
         *custom_properties* replace the old ones as a whole. None is sent as null.
         https://devdocs.drift.com/docs/updating-accounts
         """
+        changes = _fields(name, domain, custom_properties, targeted)
         body = {
             "accountId": inputs.text("account_id", account_id),
             "ownerId": inputs.identity("owner_id", owner_id),
-            **inputs.changes(**_fields(name, domain, custom_properties, targeted)),
+            **{field: value for field, value in changes.items() if value is not UNSET},
         }
         return await self._send(UPDATE, body)
 

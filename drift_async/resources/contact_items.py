@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from ..core.codec import Frozen, model
+from ..core.strict_json import MAX_DEPTH
 from ..core.window import Work
 from ..errors import InputError
 
@@ -23,7 +24,13 @@ T = TypeVar("T")
 
 def _kept(attributes: Any) -> Any:
     """Return a map that the caller's next row does not change; what is none is refused later."""
-    return Frozen(attributes) if isinstance(attributes, Mapping) else attributes
+    return Frozen(_own(attributes)) if isinstance(attributes, Mapping) else attributes
+
+
+def _own(value: Any, depth: int = MAX_DEPTH) -> Any:
+    if depth and isinstance(value, Mapping):
+        return {key: _own(item, depth - 1) for key, item in value.items()}
+    return [_own(item, depth - 1) for item in value] if depth and type(value) is list else value
 
 
 @model

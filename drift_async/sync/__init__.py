@@ -342,6 +342,8 @@ TWINS = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # here, since type checkers would take a list of it at its word
+        return __dir__()
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = f".{TWINS[name]}" if name in TWINS else f"..{HOMES[name]}"

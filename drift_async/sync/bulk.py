@@ -70,7 +70,7 @@ class Bulk(Generic[Item, Value]):
 
     def close(self) -> None:
         """Start nothing more, and cancel what is under way."""
-        self._loop.run(self._core.close())
+        self._loop.leave(self._core.close())
 
     def __enter__(self) -> Self:
         return self
@@ -107,8 +107,12 @@ class Bulk(Generic[Item, Value]):
         is_low = window.is_low
         if is_low:
             window.pull(self._supply, window.wanted, self._now() + PAUSE)
-        self._ready += self._loop.run(window.exchange(wait=wait, brought=is_low))
+        self._loop.run(self._bring(wait, is_low))
         self._crossed = self._now()
+
+    async def _bring(self, wait: bool, is_low: bool) -> None:
+        # Here, and not in the caller's thread: Ctrl-C may come when they are out of the window.
+        self._ready += await self._core._window.exchange(wait=wait, brought=is_low)
 
 
 def of_core(method: Callable[[Item], Value]) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from ..errors import ClosedError, ForkError, WrongLoopError
+from ..errors import ClosedError, DriftError, ForkError, WrongLoopError
 
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ class Loop:
     def __init__(self, client: Lifecycle) -> None:
         self._client = client
         self._thread: Thread | None = None
+        self._starting: Thread | None = None
+        self._ending: Thread | None = None
         self._lock = threading.Lock()
         self._refusal: Callable[[], Exception] | None = None
         self._held = False
@@ -71,32 +73,58 @@ class Loop:
         thread = self._thread
         return look() if thread is None else thread.run(_looked(look))
 
+    def leave(self, ending: Coroutine[Any, Any, T]) -> T:
+        """Await what ends something of an open client; of a closed one, that has ended already."""
+        thread = self._thread
+        return _at_once(ending) if thread is None else thread.run(ending)
+
     def open(self, client: Lifecycle) -> None:
         """Open the client and hold it open: a forked child may then not use it."""
         if client is not self._client:
             _at_once(client.open())
-        self._refusal = None
-        self._begin()
+        refusal, self._refusal = self._refusal, None
+        try:
+            self._begin()
+        except BaseException:
+            self._refusal = self._refusal or refusal
+            raise
         self._held = True
 
     def close(self, client: Lifecycle, closing: Coroutine[Any, Any, T]) -> T:
         """Await *closing* and end the thread; the client stays closed until `open`."""
         if client is not self._client:
             _at_once(closing)
+        if (thread := self._thread) is not None and thread.is_current():
+            closing.close()
+            raise _on_its_own_thread()
         with self._lock:
             thread, self._thread = self._thread, None
+            self._ending = thread or self._ending
             self._held = False
             self._refusal = self._refusal or _closed
             if self._finalizer is not None:
                 self._finalizer.detach()
         if thread is None:
+            self._wait_for_end(closing)
             return _at_once(closing)
         try:
             return thread.run(closing)
         finally:
             thread.stop()
 
+    def _wait_for_end(self, coroutine: Coroutine[Any, Any, Any] | None = None) -> None:
+        """Wait while another thread is closing the client."""
+        if self._ending is None:
+            return
+        if self._ending.is_current():
+            if coroutine is not None:
+                coroutine.close()
+            raise _on_its_own_thread()
+        self._ending.join()
+
     def _begin(self) -> Thread:
+        if self._refusal is None:
+            self._wait_for_end()
         with self._lock:
             if self._thread is not None:
                 return self._thread
@@ -108,19 +136,24 @@ class Loop:
             thread = Thread(_loop_factory() if ours else asyncio.SelectorEventLoop)
             # Before what the client itself registers: at exit the last comes first.
             self._finalizer = weakref.finalize(self, _finish, thread, self._client)
+            self._starting = thread
             try:
                 thread.run(self._client.open())
             except BaseException:
                 self._finalizer.detach()
                 thread.stop()
                 raise
-            self._thread = thread
+            else:
+                self._thread = thread
+            finally:
+                self._starting = None
             return thread
 
     def _after_fork(self) -> None:
         """In the child: let go of the parent's thread and sockets without touching them."""
         self._lock = threading.Lock()
-        thread, self._thread = self._thread, None
+        thread = self._thread or self._starting
+        self._thread = self._starting = self._ending = None
         if self._finalizer is not None:
             self._finalizer.detach()
         if thread is not None:
@@ -137,6 +170,10 @@ def _nothing() -> None:
 
 def _closed() -> Exception:
     return ClosedError("the client is closed; open() makes it usable again")
+
+
+def _on_its_own_thread() -> Exception:
+    return WrongLoopError("a blocking call was made on the client's own loop thread")
 
 
 def _forked() -> Exception:
@@ -162,7 +199,16 @@ async def _looked(look: Callable[[], T]) -> T:
 class Call:
     """One coroutine on its way across and back."""
 
-    __slots__ = ("_context", "_coroutine", "_error", "_is_cancelled", "_over", "_result", "_task")
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_error",
+        "_is_cancelled",
+        "_over",
+        "_result",
+        "_task",
+        "is_over",
+    )
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
@@ -172,6 +218,7 @@ class Call:
         self._result: Any = None
         self._error: BaseException | None = None
         self._is_cancelled = False
+        self.is_over = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -185,6 +232,7 @@ class Call:
         """End a call that never began."""
         self._coroutine.close()
         self._error = error
+        self.is_over = True
         self._over.release()
 
     def cancel(self) -> None:
@@ -199,8 +247,13 @@ class Call:
         return self._over.acquire(timeout=seconds)
 
     def notes(self) -> list[str]:
-        """Return what a cancelled call has to say: that it may have been applied."""
-        return getattr(self._error, "__notes__", [])
+        """Return what an interrupted call has to say: that it may have been applied."""
+        error = self._error
+        if not self.is_over or isinstance(error, asyncio.CancelledError):
+            return getattr(error, "__notes__", [])
+        how = "with its result" if error is None else f"with {type(error).__name__}"
+        applied = f" (applied: {error.applied})" if isinstance(error, DriftError) else ""
+        return [f"the call had ended {how}{applied} before it could be cancelled"]
 
     def result(self) -> Any:
         """Return what came of it, or raise it."""
@@ -219,6 +272,7 @@ class Call:
         except BaseException as error:  # whatever it is, it belongs to the caller
             self._error = error
         finally:
+            self.is_over = True
             self._over.release()
 
 
@@ -268,9 +322,9 @@ class Thread:
 
     def run(self, coroutine: Coroutine[Any, Any, T], bound: float | None = None) -> T:
         """Return the coroutine's result; after *bound* seconds raise TimeoutError."""
-        if threading.get_ident() == self._thread.ident:
+        if self.is_current():
             coroutine.close()
-            raise WrongLoopError("a blocking call was made on the client's own loop thread")
+            raise _on_its_own_thread()
         call = Call(coroutine)
         try:
             self._calls.append(call)
@@ -289,12 +343,21 @@ class Thread:
             self._wake()
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(call.cancel)
-            call.wait(INTERRUPT_BOUND)
+            if not call.is_over:  # the wait for it may have been cut off right behind its end
+                call.wait(INTERRUPT_BOUND)
             for note in call.notes():
                 stop.add_note(note)
             raise
         result: T = call.result()
         return result
+
+    def is_current(self) -> bool:
+        """Tell whether the caller is this thread, which cannot wait for itself."""
+        return threading.current_thread() is self._thread  # the number of one that ended is reused
+
+    def join(self) -> None:
+        """Wait until somebody else has stopped it."""
+        self._thread.join()
 
     def stop(self) -> None:
         """End the loop and the thread; what is still under way ends with `ClosedError`."""
@@ -354,7 +417,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _finish(thread: Thread, client: Lifecycle) -> None:
     """Close a client that was forgotten: collected while open, or open at interpreter exit."""
-    if threading.get_ident() == thread._thread.ident:
+    if thread.is_current():
         # The collector ran on the loop thread, which cannot wait for itself.
         threading.Thread(target=_finish, args=(thread, client), daemon=True).start()
         return
