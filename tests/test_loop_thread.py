@@ -287,3 +287,15 @@ def test_leaving_a_bulk_of_a_closed_client_raises_what_the_block_raised(is_used:
 
     with Sandbox() as box, pytest.raises(ValueError, match="of the block"):
         leave(Drift(box.token, base_url=box.url))
+
+
+def test_of_a_call_that_is_cut_off_nobody_knows_what_became() -> None:
+    thread = Thread()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(thread.run, for_ever())
+        while thread.run(tasks(), SOON) < 3:  # the thread's own, the call, and this
+            pass
+        thread.stop()
+        with pytest.raises(ClosedError) as caught:
+            call.result()
+    assert caught.value.applied is None

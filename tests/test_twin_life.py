@@ -334,6 +334,28 @@ async def test_prefork_workers_share_a_client_made_at_import(box: Sandbox) -> No
 
 
 @FORKED
+async def test_a_walk_begun_before_a_fork_goes_on_in_the_child_and_in_the_parent(
+    box: Sandbox,
+) -> None:
+    box.fail("accounts.all", delay=0.5, skip=1, times=1)  # so that it is on its way at the fork
+    said = await run(
+        box.env,
+        """
+        drift = Drift.from_env(env)
+        pages = drift.accounts.all(page_size=7).pages()
+        first = len(next(pages).items)
+        child = os.fork()
+        said = [first, *(len(page.items) for page in pages)]
+        if child:
+            say(os.waitpid(child, 0)[1])
+        say(said)
+        """,
+        options=QUIET_FORK,
+    )
+    assert said == [[7, 7, 6], 0, [7, 7, 6]]
+
+
+@FORKED
 async def test_a_child_forked_during_the_first_call_starts_clean(box: Sandbox) -> None:
     said = await run(
         box.env,

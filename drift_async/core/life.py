@@ -119,10 +119,11 @@ class Client:
         return None
 
     async def open(self) -> None:
-        """Make the client usable in the running event loop; nothing is sent.
+        """Make the client usable; nothing is sent.
 
-        Raises `CredentialsError` without credentials, `WrongLoopError` while it is open in another
-        loop. Opening an open client does nothing.
+        Raises `CredentialsError` without credentials; on the awaited face, where it is for the
+        running event loop, `WrongLoopError` while it is open in another one. Opening an open client
+        does nothing.
         """
         self._refuse_view()
         site = self._caller.site

@@ -23,12 +23,13 @@ class EventClient(Client):
         self._loop = loop
 
     def open(self) -> None:
-        """Make the client usable in the running event loop, and begin to deliver what waits.
+        """Make the client usable, and begin to deliver what waits.
 
         With an ``outbox`` on disk, what is found there is delivered too. Raises
         `CredentialsError`, `OutboxLockedError` when the file belongs to another, `InputError` when
-        it cannot be used, `WrongLoopError` while the client is open in another loop. Opening an
-        open client does nothing; one that is being closed is opened after that.
+        it cannot be used; on the awaited face, where it is for the running event loop,
+        `WrongLoopError` while it is open in another one. Opening an open client does nothing; one
+        that is being closed is opened after that.
         """
         self._loop.open(self._core)
 

@@ -261,7 +261,9 @@ class Call:
             return self._result
         try:
             if isinstance(self._error, asyncio.CancelledError):
-                raise ClosedError("the client was closed while the call was under way")
+                lost = ClosedError("the client was closed while the call was under way")
+                lost.applied = None  # an attempt before this one may have got through
+                raise lost
             raise self._error
         finally:
             self._error = None  # its traceback refers to this frame
