@@ -64,7 +64,7 @@ class Buffer:
         self._version: str | None = None
         self._from = 0
         self.size = 0
-        self._bytes = bytearray()
+        self._chunks: list[bytes] = []
 
     def headers(self) -> Mapping[str, str]:
         """Ask for the bytes that are still missing, and for them as they are.
@@ -118,15 +118,16 @@ class Buffer:
 
     async def _cut(self, size: int) -> None:
         """Keep the first *size* bytes only."""
+        if size < self.size:
+            self._chunks = [self.whole()[:size]]
         self.size = size
-        del self._bytes[size:]
 
     async def _append(self, chunk: bytes) -> None:
-        self._bytes += chunk
+        self._chunks.append(chunk)
 
     def whole(self) -> bytes:
         """Return all bytes."""
-        return bytes(self._bytes)
+        return b"".join(self._chunks)
 
 
 class FileBuffer(Buffer):

@@ -164,8 +164,8 @@ class EventClient(Client):
             store = self._store = self._store or self._new_store(self._path)
             try:
                 await store.open()
-            except Exception:
-                self._store = None  # its thread has ended already
+            except Exception:  # whatever it is, the store's thread has ended already
+                self._store = None
                 raise
         await self._outbox.bury_at_risk()
         if self._store is not None:

@@ -88,7 +88,7 @@ def hand_over(
         part = Chunk[T]((), count)
         try:
             part.extend(islice(rest, CHUNK))  # holds those before an error
-        except Exception:
+        except Exception:  # of the items, whatever it is: those before it are accepted all the same
             loop.run(accept(part))
             raise
         if not part:
