@@ -20,10 +20,12 @@ pytestmark = pytest.mark.anyio
 
 BOUND = 5.0
 PREAMBLE = """
-import asyncio, contextlib, gc, json, multiprocessing, os, signal, sys, threading, time
+import asyncio, contextlib, gc, json, logging, multiprocessing, os, signal, sys, threading, time
 from drift_async.sync import ClosedError, Drift, DriftError, ForkError, WrongLoopError
 env = json.loads(sys.argv[1])
 def say(value): print(json.dumps(value), flush=True)
+# Developers' mode also tells of slow turns of the loop, and so of how busy the machine is.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing"))
 """
 # Newer Pythons warn about any fork beside threads; here that is the point.
 QUIET_FORK = ("-W", "ignore:This process:DeprecationWarning")
