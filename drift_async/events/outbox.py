@@ -255,10 +255,7 @@ class Outbox:
             lane.landed(rows)
             self.ledger.dead += len(rows)
             self._leave(rows)
-            for why, count in gone.items():  # in the end: who is told may look at the counts
-                if count:
-                    self.ledger.dead -= count
-                    self.ledger.lose(why, count, "dead letters over the limit were dropped")
+            self.ledger.lose_dead(gone)  # in the end: who is told may look at the counts
 
     async def bury_at_risk(self) -> None:
         """Set aside what was cut off under way and must not be sent twice."""

@@ -94,10 +94,10 @@ class Loop:
         """Await *closing* and end the thread; the client stays closed until `open`."""
         if client is not self._client:
             _at_once(closing)
-        if (thread := self._thread) is not None and thread.is_current():
-            closing.close()
-            raise _on_its_own_thread()
         with self._lock:
+            if (thread := self._thread or self._ending) is not None and thread.is_current():
+                closing.close()
+                raise _on_its_own_thread()
             thread, self._thread = self._thread, None
             self._ending = thread or self._ending
             self._held = False
@@ -105,22 +105,17 @@ class Loop:
             if self._finalizer is not None:
                 self._finalizer.detach()
         if thread is None:
-            self._wait_for_end(closing)
+            self._wait_for_end()
             return _at_once(closing)
         try:
             return thread.run(closing)
         finally:
             thread.stop()
 
-    def _wait_for_end(self, coroutine: Coroutine[Any, Any, Any] | None = None) -> None:
+    def _wait_for_end(self) -> None:
         """Wait while another thread is closing the client."""
-        if self._ending is None:
-            return
-        if self._ending.is_current():
-            if coroutine is not None:
-                coroutine.close()
-            raise _on_its_own_thread()
-        self._ending.join()
+        if self._ending is not None:
+            self._ending.join()
 
     def _begin(self) -> Thread:
         if self._refusal is None:
@@ -359,6 +354,8 @@ class Thread:
 
     def join(self) -> None:
         """Wait until somebody else has stopped it."""
+        if self.is_current():
+            raise _on_its_own_thread()
         self._thread.join()
 
     def stop(self) -> None:
