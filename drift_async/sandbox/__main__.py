@@ -26,7 +26,24 @@ def _arguments(given: list[str] | None, program: str) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="calls a second for each token")
     parser.add_argument("--segmentstream-token", default="sandbox-stream", metavar="TOKEN")
     parser.add_argument("--event-rate", type=float, help="calls a second for each event API")
-    parser.add_argument("--burst", type=int, default=1)
+    parser.add_argument(
+        "--burst",
+        type=int,
+        metavar="N",
+        help="calls let in at once; by default a tenth of a second's worth of the rate",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="count calls in fixed windows of so many seconds, without a burst",
+    )
+    parser.add_argument(
+        "--no-retry-after",
+        dest="retry_after",
+        action="store_false",
+        help="refuse calls over a limit without saying how long to wait",
+    )
     for name, count in (
         ("contacts", 100),
         ("conversations", 50),

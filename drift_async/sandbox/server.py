@@ -41,10 +41,17 @@ class Sandbox:
 
     The counts say how many rows of each kind are there from the start; rows are made when asked
     for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
-    number 1 has at least 130. `rate` (calls a second for each token) and `burst` set the limit;
-    without `rate` only the report calls are limited. `event_rate` limits each event API. `now` is
-    the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the listing of
-    contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
+    number 1 has at least 130.
+
+    `rate` (calls a second) limits each token; without `rate` only the report calls are limited.
+    `event_rate` limits each event API. Of both limits, `burst` calls may come at once: None stands
+    for a tenth of a second's worth of the limit, and at least 1. With `window` the sandbox counts
+    in windows of so many seconds instead, and `burst` must be None: in each window the limit times
+    `window` calls pass (rounded, at least 1), and the windows follow each other from the first call
+    of the token or event API. Without `retry_after` no refusal has a Retry-After header.
+
+    `now` is the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the
+    listing of contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
     `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
@@ -72,8 +79,10 @@ class Sandbox:
         meetings: int = 20,
         attachment_size: int = 4096,
         rate: float | None = None,
-        burst: int = 1,
+        burst: int | None = None,
         event_rate: float | None = None,
+        window: float | None = None,
+        retry_after: bool = True,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
@@ -93,10 +102,8 @@ class Sandbox:
         keep_events: int = 100_000,
     ) -> None:
         counts = contacts, conversations, messages, accounts, playbooks, meetings, attachment_size
-        if min(*counts, keep_events) < 0 or users < 1 or keep < 1 or burst < 1:
-            raise ValueError("counts must not be negative; users, keep and burst at least 1")
-        if any(one is not None and not one > 0 for one in (rate, event_rate)):
-            raise ValueError("rate and event_rate must be above 0, or None for no limit")
+        if min(*counts, keep_events) < 0 or users < 1 or keep < 1:
+            raise ValueError("counts must not be negative; users and keep at least 1")
         if min(*webhook_retries, webhook_timeout, lifetime) < 0:
             raise ValueError("webhook_retries, webhook_timeout and lifetime must not be negative")
         if not lifetime < math.inf:
@@ -148,12 +155,13 @@ class Sandbox:
         )
         self._service = Service(
             self._store,
-            Limits(rate, event_rate, burst),
+            Limits(rate, event_rate, burst, window),
             self._faults,
             partial(control.answer, self),
             now=now,
             clock=clock,
             denied=denied_status,
+            retry_after=retry_after,
             keep=keep,
         )
         self.add_token(token)

@@ -44,6 +44,7 @@ class Service:
         now: Callable[[], float],
         clock: Callable[[], float],
         denied: int,
+        retry_after: bool,
         keep: int,
     ) -> None:
         self._store = store
@@ -52,6 +53,7 @@ class Service:
         self._control = control
         self._now, self._clock = now, clock
         self._denied = denied
+        self._retry_after = retry_after
         self._keep = keep
         self._seen: dict[int, Seen] = {}
         self._lock = threading.Lock()
@@ -165,7 +167,8 @@ class Service:
             raise Refusal(self._denied, "the token is missing or not valid", headers=headers)
         wait = self._limits.wait(row.budget, token.text if token else "", clock)
         if wait:
-            raise Refusal(429, "too many calls", headers=[("Retry-After", str(wait))])
+            headers = [("Retry-After", str(wait))] if self._retry_after else []
+            raise Refusal(429, "too many calls", headers=headers)
         if token and row.scope and row.scope not in token.scopes:
             raise Refusal(403, f"the token lacks the scope {row.scope}")
         return token

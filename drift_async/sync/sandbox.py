@@ -27,10 +27,17 @@ class Sandbox:
 
     The counts say how many rows of each kind are there from the start; rows are made when asked
     for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
-    number 1 has at least 130. `rate` (calls a second for each token) and `burst` set the limit;
-    without `rate` only the report calls are limited. `event_rate` limits each event API. `now` is
-    the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the listing of
-    contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
+    number 1 has at least 130.
+
+    `rate` (calls a second) limits each token; without `rate` only the report calls are limited.
+    `event_rate` limits each event API. Of both limits, `burst` calls may come at once: None stands
+    for a tenth of a second's worth of the limit, and at least 1. With `window` the sandbox counts
+    in windows of so many seconds instead, and `burst` must be None: in each window the limit times
+    `window` calls pass (rounded, at least 1), and the windows follow each other from the first call
+    of the token or event API. Without `retry_after` no refusal has a Retry-After header.
+
+    `now` is the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the
+    listing of contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
     links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
     `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
@@ -58,8 +65,10 @@ class Sandbox:
         meetings: int = 20,
         attachment_size: int = 4096,
         rate: float | None = None,
-        burst: int = 1,
+        burst: int | None = None,
         event_rate: float | None = None,
+        window: float | None = None,
+        retry_after: bool = True,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
@@ -95,6 +104,8 @@ class Sandbox:
             rate=rate,
             burst=burst,
             event_rate=event_rate,
+            window=window,
+            retry_after=retry_after,
             now=now,
             clock=clock,
             strict=strict,

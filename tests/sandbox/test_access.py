@@ -16,6 +16,10 @@ pytestmark = pytest.mark.anyio
 GET = "GET /contacts/15811400001"
 
 
+async def statuses(box: Sandbox, calls: int, *, token: str = "sandbox-token") -> list[int]:
+    return [(await ask(box, GET, token=token)).status for _ in range(calls)]
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_bad_token_is_refused(status: int) -> None:
     now = [NOW]
@@ -211,6 +215,81 @@ async def test_the_bucket_leaks_at_its_rate_for_each_token() -> None:
         assert codes == [200, 200, 429]
 
 
+@pytest.mark.parametrize(
+    ("rate", "burst", "count"),
+    [(200, None, 20), (29, None, 2), (5, None, 1), (0.5, None, 1), (200, 1, 1), (5, 3, 3)],
+)
+async def test_a_tenth_of_a_second_comes_at_once_by_default(
+    rate: float, burst: int | None, count: int
+) -> None:
+    clock = [100.0]
+    async with Sandbox(rate=rate, burst=burst, clock=lambda: clock[0]) as box:
+        assert await statuses(box, count + 1) == [200] * count + [429]
+        clock[0] += 0.5 / rate
+        assert await statuses(box, 1) == [429]
+        clock[0] += 0.5 / rate
+        assert await statuses(box, 2) == [200, 429]
+
+
+async def test_a_window_lets_its_calls_in_and_refuses_the_rest() -> None:
+    clock = [100.0]
+    async with Sandbox(rate=0.3, window=10, clock=lambda: clock[0]) as box:
+        box.add_token("other")
+        assert await statuses(box, 2) == [200, 200]
+        clock[0] = 104.5
+        assert await statuses(box, 2) == [200, 429]
+        assert (await ask(box, GET)).headers["retry-after"] == "6"
+        assert await statuses(box, 4, token="other") == [200, 200, 200, 429]
+        assert (await ask(box, GET, token="other")).headers["retry-after"] == "10"
+        clock[0] = 109.75
+        refused = await ask(box, GET)
+        assert (refused.headers["retry-after"], refused.json["error"]["type"]) == (
+            "1",
+            "rate_limit",
+        )
+        clock[0] = 110.0
+        assert await statuses(box, 4) == [200, 200, 200, 429]
+        assert (await ask(box, GET)).headers["retry-after"] == "10"
+        assert (await ask(box, GET, token="other")).headers["retry-after"] == "5"
+        clock[0] = 114.5
+        assert (await ask(box, GET, token="other")).status == 200
+        assert (await ask(box, GET)).status == 429
+
+
+async def test_windows_follow_each_other_from_the_first_call() -> None:
+    clock = [100.0]
+    async with Sandbox(rate=0.1, window=10, clock=lambda: clock[0]) as box:
+        assert await statuses(box, 2) == [200, 429]
+        clock[0] = 137.0
+        assert await statuses(box, 2) == [200, 429]
+        assert (await ask(box, GET)).headers["retry-after"] == "3"
+        clock[0] = 140.0
+        assert (await ask(box, GET)).status == 200
+
+
+async def test_a_window_ends_on_time_though_floats_are_not_exact() -> None:
+    clock = [100.0]
+    async with Sandbox(rate=10, window=0.1, clock=lambda: clock[0]) as box:
+        for tenth in range(20):
+            clock[0] = 100 + tenth / 10
+            assert await statuses(box, 2) == [200, 429]
+    clock[0] = 0.0
+    async with Sandbox(rate=0.1, window=4.4, clock=lambda: clock[0]) as box:
+        assert (await ask(box, GET)).status == 200
+        clock[0] = 1.4
+        assert (await ask(box, GET)).headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("rate", "window", "count"), [(0.3, 9, 3), (0.25, 9, 2), (0.01, 1, 1), (40, 0.5, 20)]
+)
+async def test_a_window_holds_whole_calls_and_at_least_one(
+    rate: float, window: float, count: int
+) -> None:
+    async with Sandbox(rate=rate, window=window, clock=lambda: 0.0) as box:
+        assert await statuses(box, count + 1) == [200] * count + [429]
+
+
 async def test_calls_without_a_token_have_no_limit() -> None:
     async with Sandbox(rate=0.5, clock=lambda: 0.0) as box:
         for _ in range(3):
@@ -237,6 +316,23 @@ async def test_reports_are_limited_to_sixty_a_minute() -> None:
         clock[0] = 60.0
         assert (await ask(box, line, body)).status == 200
         assert (await ask(box, line, body)).status == 429
+
+
+@pytest.mark.parametrize("window", [None, 2.0])
+async def test_refusals_need_not_say_how_long_to_wait(window: float | None) -> None:
+    box = Sandbox(
+        rate=0.5,
+        event_rate=0.5,
+        window=window,
+        retry_after=False,
+        conversations=0,
+        clock=lambda: 0.0,
+    )
+    async with box:
+        for line in (GET, "POST /track", "POST /reports/conversations"):
+            *passed, refused = [await ask(box, line, {}) for _ in range(61)]
+            assert passed[0].status != 429
+            assert (refused.status, "retry-after" in refused.headers) == (429, False)
 
 
 async def test_seen_is_bounded_and_count_is_not() -> None:

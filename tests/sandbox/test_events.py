@@ -217,6 +217,38 @@ async def test_faults_and_limits_reach_the_event_apis() -> None:
         assert (await ask(box, "GET /users/list")).status == 200
 
 
+async def test_the_burst_of_an_event_api_is_a_tenth_of_its_own_second() -> None:
+    async with Sandbox(rate=100, event_rate=30, clock=lambda: 0.0) as box:
+        assert [(await track(box)).status for _ in range(4)] == [200, 200, 200, 429]
+        assert [(await hit(box)).status for _ in range(4)] == [204, 204, 204, 429]
+
+
+async def test_each_event_api_has_windows_of_its_own() -> None:
+    clock = [0.0]
+    async with Sandbox(event_rate=0.2, window=10, clock=lambda: clock[0]) as box:
+        assert (await track(box)).status == 200
+        clock[0] = 4.0
+        assert (await track(box, EVENT, "/identify")).status == 200
+        refused = await track(box)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "6")
+        assert [(await hit(box)).status for _ in range(3)] == [204, 204, 429]
+        clock[0] = 10.0
+        assert [(await track(box)).status for _ in range(3)] == [200, 200, 429]
+        refused = await hit(box)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "4")
+        assert (await ask(box, "GET /users/list")).status == 200
+
+
+async def test_a_token_sent_along_gives_an_event_api_no_second_limit() -> None:
+    async with Sandbox(rate=1, event_rate=1, clock=lambda: 0.0) as box:
+        assert (await ask(box, "GET /users/list")).status == 200
+        codes = [
+            (await ask(box, "POST /track", EVENT, token=token)).status
+            for token in ("sandbox-token", None)
+        ]
+        assert codes == [200, 429]
+
+
 async def test_the_control_api_shows_events(box: Sandbox) -> None:
     await track(box)
     await track(box, {**EVENT, "userId": 2})

@@ -112,11 +112,37 @@ async def test_the_process_prints_one_line_and_ends_on_a_signal(number: int) -> 
     assert b"Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--burst", "2"], True),
+        (["--window", "2000"], True),
+        (["--window", "2000", "--no-retry-after"], False),
+    ],
+)
+async def test_the_process_takes_the_limits(arguments: list[str], told: bool) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "drift_async.sandbox", "--rate", "0.001", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    try:
+        url = json.loads(await process.stdout.readline())["url"]
+        answers = [await ask(url, "GET /users/list") for _ in range(3)]
+    finally:
+        process.terminate()
+        await process.wait()
+    assert [one.status for one in answers] == [200, 200, 429]
+    assert ("retry-after" in answers[2].headers) is told
+
+
 async def test_the_process_says_why_it_cannot_start(box: Sandbox) -> None:
     port = box.url.rpartition(":")[2]
     for arguments in (
         ["--port", port],
         ["--users", "0"],
+        ["--rate", "1", "--window", "1", "--burst", "1"],
         ["--webhook", "http://example.com/"],
     ):
         process = await asyncio.create_subprocess_exec(

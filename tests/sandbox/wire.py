@@ -25,9 +25,13 @@ class Answer:
         return json.loads(self.body)
 
 
-async def exchange(box: Sandbox, text: bytes) -> bytes:
-    """Write bytes, and read one answer, or what comes before the connection ends."""
-    host, port = box.url.removeprefix("http://").split(":")
+async def exchange(box: Sandbox | str, text: bytes) -> bytes:
+    """Write bytes, and read one answer, or what comes before the connection ends.
+
+    A text in place of the sandbox is its URL.
+    """
+    url = box if isinstance(box, str) else box.url
+    host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(text)
@@ -54,7 +58,7 @@ def request_text(line: str, body: str | bytes | None, token: str | None, extra: 
 
 
 async def ask(
-    box: Sandbox,
+    box: Sandbox | str,
     line: str,
     body: Any = None,
     *,
