@@ -27,7 +27,9 @@ def main() -> int:
     form.add_argument("--json", action="store_true", help="print the figures as JSON")
     form.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args()
-    wanted = [id.upper() for id in options.ids] or [id for id in CASES if id not in ON_REQUEST]
+    known = {id.upper(): id for id in CASES}
+    asked = [known.get(id.upper(), id) for id in options.ids]
+    wanted = asked or [id for id in CASES if id not in ON_REQUEST]
     if unknown := sorted(set(wanted) - set(CASES)):
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(CASES)}")
     as_text = not (options.json or options.markdown)

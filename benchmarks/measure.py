@@ -154,9 +154,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(delay: float = 0.0) -> Iterator[Server]:
-    """Run the server, which holds each reply back for *delay* seconds."""
-    program = [sys.executable, str(Path(__file__).with_name("server.py")), str(delay)]
+def serving(delay: float = 0.0, refused: float = 0.0) -> Iterator[Server]:
+    """Run the server: it holds replies back for *delay* seconds, and refuses a share at random."""
+    program = [sys.executable, str(Path(__file__).with_name("server.py")), str(delay), str(refused)]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

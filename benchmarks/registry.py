@@ -21,11 +21,12 @@ CASES = {
     "P10": "pacing:p10",
     "P11": "imports:p11",
     "P12": "pacing:p12",
+    "P12r": "pacing_wire:p12r",
     "B12": "events:b12",
     "G3": "bulk:g3",
     "G5": "endurance:g5",
 }
-ON_REQUEST = frozenset({"G3", "G5"})
+ON_REQUEST = frozenset({"P12r", "G3", "G5"})
 """What takes minutes, and is left out unless it is named."""
 
 

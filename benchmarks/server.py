@@ -1,7 +1,8 @@
 """A loopback server that costs next to nothing: canned bodies over HTTP/1.1 with keep-alive.
 
-Run as a program it prints its port, and ends when its standard input does. An argument says for how
-many seconds each reply is held back.
+Run as a program it prints its port, and ends when its standard input does. The first argument says
+for how many seconds each reply is held back, the second which share of the requests is refused, at
+random.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 ATTRIBUTES: dict[str, Any] = {
@@ -70,10 +73,10 @@ CONVERSATIONS = [
 ]
 
 
-def canned(value: Any) -> bytes:
+def canned(value: Any, status: str = "200 OK") -> bytes:
     """Return a whole reply with *value* as its body."""
     body = json.dumps(value, separators=(",", ":")).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}X-Request-Id: 0f4c1d\r\n\r\n".encode() + body
 
 
@@ -90,16 +93,22 @@ REPLIES = {
     b"users": canned({"data": [{"id": n, "name": f"User {n}"} for n in range(20)]}),
 }
 OTHERWISE = canned({"data": CONTACT})
+REFUSAL = canned({"error": {"type": "rate_limit", "message": "by chance"}}, "429 Too Many Requests")
 # JSON takes blanks after a number, so that a contact's reply is always of one length.
 BEFORE_ID, AFTER_ID = canned({"data": {**CONTACT, "id": 10**11}}).split(b"%d" % 10**11)
+
+
+Reply = Callable[[bytes], bytes]
+"""Returns the whole reply to a request for a path."""
 
 
 class Exchange(asyncio.Protocol):
     """One connection: finds where a request ends, and answers by the first word of its path."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, reply: Reply) -> None:
         self._waiting = b""
         self._delay = delay
+        self._reply = reply
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -119,9 +128,9 @@ class Exchange(asyncio.Protocol):
             self._waiting = self._waiting[end:]
             if self._delay:
                 loop = asyncio.get_running_loop()
-                loop.call_later(self._delay, self._transport.write, _reply(path))
+                loop.call_later(self._delay, self._transport.write, self._reply(path))
             else:
-                self._transport.write(_reply(path))
+                self._transport.write(self._reply(path))
 
 
 def _reply(path: bytes) -> bytes:
@@ -135,6 +144,16 @@ def _reply(path: bytes) -> bytes:
     return REPLIES.get(name.partition(b"?")[0], OTHERWISE)
 
 
+def refusing(share: float, seed: int = 12) -> Reply:
+    """Return what refuses a share of the requests, by the same chances in each run."""
+    chance = random.Random(seed).random
+
+    def reply(path: bytes) -> bytes:
+        return REFUSAL if chance() < share else _reply(path)
+
+    return reply
+
+
 def _body_length(head: bytes) -> int:
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
@@ -142,23 +161,25 @@ def _body_length(head: bytes) -> int:
     return 0
 
 
-async def serve(delay: float) -> None:
+async def serve(delay: float = 0.0, refused: float = 0.0) -> None:
     """Listen on a free port until the parent process is gone."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Exchange(delay), "127.0.0.1", 0, backlog=512)
+    reply = refusing(refused) if refused else _reply
+    server = await loop.create_server(lambda: Exchange(delay, reply), "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process as soon as its standard input ends."""
     sys.stdin.buffer.read()
     os._exit(0)
 
 
 def main() -> None:
     """Serve."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    asyncio.run(serve(*map(float, sys.argv[1:])))
 
 
 if __name__ == "__main__":
