@@ -21,6 +21,7 @@ CASES = {
     "P10": "pacing:p10",
     "P11": "imports:p11",
     "P12": "pacing:p12",
+    "P12w": "pacing:p12w",
     "P12r": "pacing_wire:p12r",
     "B12": "events:b12",
     "G3": "bulk:g3",

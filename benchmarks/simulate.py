@@ -6,10 +6,12 @@ import heapq
 import itertools
 import math
 import random
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from drift_async.core.pace import Pace
+from drift_async.core.adaptive import AdaptiveRate
+from drift_async.core.rate_limit import GcraBucket
 
 
 class Server(Protocol):
@@ -57,6 +59,71 @@ class Bucket:
         self._drained = now
 
 
+class FixedWindow:
+    """A server that lets *most* requests in during each window of *seconds*."""
+
+    def __init__(self, most: int, seconds: float, *, tells: bool = True) -> None:
+        self.most = most
+        self.seconds = seconds
+        self.tells = tells
+        self._window = 0
+        self._count = 0
+
+    def ask(self, now: float) -> float | None:
+        window = math.floor(now / self.seconds)
+        if window != self._window:
+            self._window, self._count = window, 0
+        if self._count < self.most:
+            self._count += 1
+            return None
+        end = (window + 1) * self.seconds
+        return max(1.0, math.ceil(end - now)) if self.tells else 0.0
+
+
+class SlidingWindow:
+    """A server that lets a request in if fewer than *most* came in during the last *seconds*."""
+
+    def __init__(self, most: int, seconds: float, *, tells: bool = True) -> None:
+        self.most = most
+        self.seconds = seconds
+        self.tells = tells
+        self._taken: deque[float] = deque()
+
+    def ask(self, now: float) -> float | None:
+        while self._taken and self._taken[0] <= now - self.seconds:
+            self._taken.popleft()
+        if len(self._taken) < self.most:
+            self._taken.append(now)
+            return None
+        return max(1.0, math.ceil(self._taken[0] + self.seconds - now)) if self.tells else 0.0
+
+
+class InFlight(SlidingWindow):
+    """A server that refuses a request, without Retry-After, while *most* others are inside.
+
+    Each stays for *seconds*.
+    """
+
+    def __init__(self, most: int, seconds: float = 0.1) -> None:
+        super().__init__(most, seconds, tells=False)
+
+
+class ByChance:
+    """A server without a limit, which refuses a *share* of the requests whatever their rate."""
+
+    def __init__(self, share: float, seed: int = 1) -> None:
+        self.share = share
+        self._chance = random.Random(seed)
+
+    def ask(self, now: float) -> float | None:
+        return 0.0 if self._chance.random() < self.share else None
+
+
+def learning(ceiling: float | None = None, burst: float = 1.0) -> GcraBucket:
+    """Return a pace that adapts to the server, from a ceiling on if there is one."""
+    return GcraBucket(AdaptiveRate(ceiling, burst))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """When requests were let in and refused, at the server."""
@@ -71,7 +138,7 @@ class Outcome:
 
 def simulate(
     server: Server,
-    pace: Pace,
+    pace: GcraBucket,
     *,
     tasks: int = 64,
     latency: float = 0.1,
@@ -108,14 +175,14 @@ def simulate(
                 continue
             case "reply":
                 if wait is None:
-                    pace.succeeded(sent)
+                    pace.let_in(now, sent)
                 else:
-                    pace.refused(now, sent, wait, teaches=True)
+                    pace.refused(now, sent, wait or None, is_rate_limit=True)
                 queue += 1
             case "wake":
                 wake = math.inf
         while queue and now >= pace.next - 1e-9:
-            pace.sent(now, waited)
+            pace.sent(now, waited=waited)
             queue -= 1
             travel = latency * (1 + jitter * (2 * chance.random() - 1)) / 2
             at(now + travel, "arrive", now, travel)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from .core.outcome import Outcome as Outcome
     from .core.pager import Page as Page
     from .core.pager import Pager as Pager
-    from .core.rate import Rate as Rate
-    from .core.rate import RateState as RateState
+    from .core.rate_limit import Rate as Rate
+    from .core.rate_limit import RateState as RateState
     from .core.retry import Retry as Retry
     from .core.secret import Secret as Secret
     from .errors import (
@@ -338,7 +338,7 @@ MODULES = {
     "core.inputs": "UNSET Unset",
     "core.outcome": "BulkProgress BulkReport Outcome",
     "core.pager": "Page Pager",
-    "core.rate": "Rate RateState",
+    "core.rate_limit": "Rate RateState",
     "core.retry": "Retry",
     "core.secret": "Secret",
     "errors": (

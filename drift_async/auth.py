@@ -18,7 +18,7 @@ from .core.endpoint import Endpoint
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.inputs import text
 from .core.life import Client, CommonSettings, origin
-from .core.rate import Limiter, Rate
+from .core.rate_limit import Limiter, Rate
 from .core.retry import Quota, Retry
 from .core.secret import Secret, is_visible, secret_from, token_secret
 from .errors import (

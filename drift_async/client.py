@@ -19,7 +19,7 @@ from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
 from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
-from .core.rate import Rate
+from .core.rate_limit import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
 from .core.strict_json import dumps, plain

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import threading
+import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -135,7 +136,8 @@ async def late_body(place: Place) -> None:
 
 
 async def paused(place: Place) -> None:
-    place.drift._caller.site.limiters["default"].pause(0.1)
+    limiter = place.drift._caller.site.limiters["default"]
+    limiter.refused(time.monotonic(), 0.1, is_rate_limit=False)
 
 
 async def hold_the_connection(place: Place) -> None:

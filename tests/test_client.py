@@ -158,8 +158,8 @@ async def test_a_refusal_pauses_everybody_for_as_long_as_the_server_says(box: Sa
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
-        pace = drift._caller.site.limiters["default"]._pace
-        pace.next = pace.paused_until = float("-inf")
+        pace = drift._caller.site.limiters["default"]._bucket
+        pace.next = pace.paused_until = pace._theoretical = float("-inf")
 
     async with Drift(box.token, base_url=box.url) as drift:
         drift._caller.site.sleep = sleep

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -295,7 +296,8 @@ def test_time_limits_hold_in_a_loop_whose_clock_is_another(ahead: int) -> None:
             ]
             box.fail("users.get", delay=60)
             async with Drift(box.token, base_url=box.url, timeout=0.2) as drift:
-                drift._caller.site.limiters["default"].pause(0.01)
+                limiter = drift._caller.site.limiters["default"]
+                limiter.refused(time.monotonic(), 0.01, is_rate_limit=False)
                 with pytest.raises(DeadlineError) as caught:
                     await drift.users.get(SOMEBODY)
             assert (caught.value.applied, caught.value.attempts) == (None, 1)

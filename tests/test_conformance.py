@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from drift_async import CallError, Rate, Retry
-from drift_async.core.rate import Limiter
+from drift_async.core.rate_limit import Limiter
 from drift_async.sandbox import Sandbox
 
 from .conformance import EFFECTS, FAILURES, expected

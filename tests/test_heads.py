@@ -24,7 +24,7 @@ from drift_async import (
     ResponseTooLargeError,
     Retry,
 )
-from drift_async.core.rate import Limiter
+from drift_async.core.rate_limit import Limiter
 from drift_async.errors import reply_error
 
 from .server import Server

@@ -8,7 +8,7 @@ import pytest
 
 from drift_async import CallError, Rate, Retry
 from drift_async.core.endpoint import Effect, Reply
-from drift_async.core.rate import Limiter
+from drift_async.core.rate_limit import Limiter
 from drift_async.errors import reply_applied, reply_error
 from drift_async.sandbox import Sandbox
 

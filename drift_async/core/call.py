@@ -23,7 +23,7 @@ from .connection import Connection
 from .download import Sink
 from .endpoint import Endpoint, Reply
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo
-from .rate import Limiter
+from .rate_limit import Limiter
 from .retry import HELD, REFUSED, Failure, Quota, Reason, Retry
 from .secret import Secret, bearer
 from .tally import Tally
@@ -186,9 +186,16 @@ class Caller:
 
     def for_bulk(self) -> BulkCaller:
         """Return a caller for the items of one bulk, with these settings."""
-        from .admission import BulkCaller  # which derives from this class
+        from .admission import BulkCaller, Gate  # which derives from this class
 
-        return BulkCaller(self.site, self.timeout, self.retry, self.attempt_timeout, self.max_pages)
+        return BulkCaller(
+            self.site,
+            self.timeout,
+            self.retry,
+            self.attempt_timeout,
+            self.max_pages,
+            gate=Gate(self.site.clock()),
+        )
 
     def spawn(
         self, work: Coroutine[Any, Any, T], context: Context | None = None
@@ -221,7 +228,7 @@ class Caller:
         deadline = self.deadline or began + self.timeout
         tally = None  # most calls need none
         while True:
-            if not limiter.free and not limiter.take():
+            if not limiter.free and not limiter.try_acquire():
                 tally = tally or Tally(endpoint, site.clock, began)
                 deadline = await self._pace(limiter, tally, deadline)
                 now = site.clock()
@@ -235,8 +242,7 @@ class Caller:
             if isinstance(outcome, Reply):
                 outcome.began = began
                 if 200 <= outcome.status < 300:
-                    if limiter.learns:
-                        limiter.succeeded(now)
+                    limiter.let_in(now)
                     if site.quota.left < site.quota.size:
                         site.quota.give_back(tally.cost if tally else 0)
                     if tally is not None:
@@ -301,14 +307,21 @@ class Caller:
     def _verdict(
         self, tally: Tally, outcome: Reply | Failure, deadline: float, limiter: Limiter, sent: float
     ) -> float | Reason:
-        """Take note of an attempt that failed; return the wait before the next, or why none."""
+        """Record a failed attempt; return the wait before the next, or why there is none."""
         tally.note(outcome)
-        self._teach(limiter, tally, outcome, sent)
-        quota = self.site.quota
+        self._report_to_limiter(limiter, tally, outcome, sent)
+        hooks, name, quota = self.site.hooks, tally.endpoint.name, self.site.quota
+        if isinstance(outcome, Reply) and self._waits_for_rate(outcome, tally, limiter):
+            paused_for = limiter.paused_for()
+            if not self._has_time_after(paused_for, deadline):
+                return "retry_after"
+            tally.uncounted += 1
+            hooks.retry(RetryInfo(name, tally.attempts, 429, None, paused_for))
+            return 0.0  # the limiter holds the call back, at the place that it had
         verdict = self.retry.decide(
             tally.endpoint.effect,
             outcome,
-            attempts=tally.attempts,
+            attempts=tally.attempts - tally.uncounted,
             left=deadline - self.site.clock(),
             asked=tally.retry_after,
             chance=self.site.chance(),
@@ -320,20 +333,43 @@ class Caller:
         tally.cost = quota.cost(outcome)
         if not quota.take(tally.cost):
             return "quota"
-        hooks, name, attempts = self.site.hooks, tally.endpoint.name, tally.attempts
-        hooks.retry(RetryInfo(name, attempts, *seen(outcome), verdict))
+        hooks.retry(RetryInfo(name, tally.attempts, *seen(outcome), verdict))
         return verdict
 
-    def _teach(self, limiter: Limiter, tally: Tally, outcome: Reply | Failure, sent: float) -> None:
-        """Let the budget know what became of a request: a refusal concerns all its calls."""
+    def _report_to_limiter(
+        self, limiter: Limiter, tally: Tally, outcome: Reply | Failure, sent: float
+    ) -> None:
+        """Report a reply to the rate limiter; a 429 or 503 pauses all calls of this budget."""
         if isinstance(outcome, Failure):
             return
         if outcome.status in REFUSED:
             asked = tally.retry_after
             wait = None if asked is None else min(asked, self.retry.max_retry_after)
-            limiter.refused(sent, wait, teaches=outcome.status == 429)
-        elif limiter.learns:
-            limiter.succeeded(sent)
+            limiter.refused(sent, wait, is_rate_limit=outcome.status == 429)
+        else:
+            limiter.let_in(sent)
+
+    def _waits_for_rate(self, reply: Reply, tally: Tally, limiter: Limiter) -> bool:
+        """Return whether a refused call waits for its turn again, at the cost of no attempt.
+
+        So it does while the server lets other requests of the budget in.
+        """
+        if reply.status != 429 or not self.retry.repeats(tally.endpoint.effect, reply):
+            return False
+        if (tally.retry_after or 0.0) > self.retry.max_retry_after:
+            return False
+        return self._last_let_in(limiter) >= self.site.clock() - self._rate_patience()
+
+    def _last_let_in(self, limiter: Limiter) -> float:
+        return limiter.last_let_in
+
+    def _rate_patience(self) -> float:
+        """Return for how many seconds without any request let in a refused call keeps waiting."""
+        return self.retry.max_retry_after
+
+    def _has_time_after(self, pause: float, deadline: float) -> bool:
+        """Return whether the call still has time after a pause of so many seconds."""
+        return self.site.clock() + pause < deadline
 
     async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> float:
         """Wait for the budget, and return the deadline; raise when it passes meanwhile."""
@@ -341,10 +377,12 @@ class Caller:
         left = deadline - self.site.clock()
         try:
             async with asyncio.timeout(left):
-                await limiter.acquire()
+                await limiter.acquire(tally.place)
             return deadline
         except TimeoutError:
             pass
+        if tally.refusal is not None:
+            raise tally.error(tally.refusal, "deadline")
         raise tally.too_late("no turn within the rate limit in time")
 
 

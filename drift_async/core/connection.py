@@ -26,7 +26,7 @@ from yarl import URL
 from .._version import __version__
 from .download import Sink, TooLargeError
 from .endpoint import Endpoint, Reply
-from .rate import Limiter
+from .rate_limit import Limiter
 from .resolver import Resolver
 from .retry import HELD, Failure, FailureKind
 from .secret import Secret

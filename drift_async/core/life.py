@@ -16,7 +16,7 @@ from .connection import Connection, Limits
 from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
-from .rate import Limiter, Rate, RateState
+from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import CallError, ClosedError, DeadlineError, merged, reply_applied, reply_error
 from .endpoint import Endpoint, Reply
+from .rate_limit import new_place
 from .retry import Failure, failure_error, parse_retry_after
 
 
@@ -21,19 +22,25 @@ class Tally:
         "clock",
         "cost",
         "endpoint",
+        "place",
+        "refusal",
         "renewed",
         "request_id",
         "retry_after",
         "status",
+        "uncounted",
     )
 
     def __init__(self, endpoint: Endpoint[Any], clock: Callable[[], float], began: float) -> None:
         self.endpoint = endpoint
         self.clock = clock
         self.began = began
+        self.place = new_place(began)
         self.attempts = 0
+        self.uncounted = 0  # attempts that the rate refused, and that cost nothing
         self.cost = 0
         self.renewed = False
+        self.refusal: Reply | None = None  # the reply of the last attempt, if that was a 429
         self.applied: bool | None = False
         self.status: int | None = None
         self.request_id: str | None = None
@@ -43,12 +50,15 @@ class Tally:
         """Take note of an attempt that failed."""
         self.attempts += 1
         self.retry_after = None
+        self.refusal = None
         if isinstance(outcome, Failure):
             self.applied = merged(self.applied, outcome.applied)
             self.status = outcome.head or self.status
             return
         self.applied = merged(self.applied, reply_applied(outcome.status))
         self.status = outcome.status
+        if outcome.status == 429:
+            self.refusal = outcome
         self.request_id = outcome.headers.get("X-Request-Id")
         header = outcome.headers.get("Retry-After")
         self.retry_after = parse_retry_after(header, datetime.now(UTC))

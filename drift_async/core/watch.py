@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from .rate import Limiter
+from .rate_limit import Limiter
 
 TICK = 0.1
 """Seconds between two looks. What ends sooner than ten of them gets a timer of its own."""

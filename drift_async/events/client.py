@@ -17,7 +17,7 @@ from ..core.connection import Connection
 from ..core.discreet import discreet
 from ..core.inputs import number, whole
 from ..core.life import Client, CommonSettings
-from ..core.rate import Limiter, Rate
+from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
 from ..errors import ClosedError, InputError, WrongLoopError
 from . import leaving

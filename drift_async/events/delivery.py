@@ -14,7 +14,7 @@ import attrs
 from ..core.call import Live, seen
 from ..core.endpoint import Endpoint, Reply
 from ..core.hooks import Hooks, RetryInfo
-from ..core.rate import Limiter
+from ..core.rate_limit import Limiter
 from ..core.retry import REFUSED, TRANSIENT, Failure, Retry, parse_retry_after
 from .lanes import NEVER, Lane, Row
 from .ledger import logger
@@ -167,7 +167,7 @@ class Delivery:
     def _may_send(self) -> bool:
         """Tell whether a request may be sent at once; then it has its slot."""
         is_on = self.stopped is None and self._pause.left(self._clock()) <= 0
-        return is_on and self._limiter.take()
+        return is_on and self._limiter.try_acquire()
 
     async def _permit(self, lane: Lane) -> None:
         """Wait until a request may be sent."""
@@ -241,11 +241,11 @@ class Delivery:
         if isinstance(outcome, Reply) and outcome.status in REFUSED:
             asked = parse_retry_after(outcome.headers.get("Retry-After"), datetime.now(UTC))
             wait = None if asked is None else min(asked, MAX_PAUSE)
-            self._limiter.refused(began, wait, teaches=outcome.status == 429)
-        elif isinstance(outcome, Reply) and outcome.status < 500:
-            self._pause.succeeded()  # it works, also if it says no
-            if self._limiter.learns:
-                self._limiter.succeeded(began)
+            self._limiter.refused(began, wait, is_rate_limit=outcome.status == 429)
+        elif isinstance(outcome, Reply):
+            self._limiter.let_in(began)
+            if outcome.status < 500:
+                self._pause.succeeded()  # it works, also if it says no
 
     def _wait_after(self, attempt: int, began: float, outcome: Reply | Failure) -> float:
         throttled = isinstance(outcome, Reply) and outcome.status in REFUSED

@@ -13,7 +13,7 @@ from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
-from ..core.rate import Rate
+from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..core.secret import Secret
 from ..errors import CredentialsError, InputError

@@ -15,7 +15,7 @@ from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import text
-from ..core.rate import Rate
+from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..core.secret import Secret, token_secret
 from ..errors import CredentialsError, InputError

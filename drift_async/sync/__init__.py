@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ..core.outcome import BulkReport as BulkReport
     from ..core.outcome import Outcome as Outcome
     from ..core.pager import Page as Page
-    from ..core.rate import Rate as Rate
-    from ..core.rate import RateState as RateState
+    from ..core.rate_limit import Rate as Rate
+    from ..core.rate_limit import RateState as RateState
     from ..core.retry import Retry as Retry
     from ..core.secret import Secret as Secret
     from ..errors import (

@@ -14,7 +14,7 @@ from ..auth import AUTHORIZE_BASE_URL, OAuthSettings
 from ..client import BASE_URL
 from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.rate import Rate
+from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..core.secret import Secret
 from ..tokens import SharedToken, Token

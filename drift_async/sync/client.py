@@ -16,7 +16,7 @@ from ..core.discreet import discreet
 from ..core.endpoint import Effect
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.outcome import BulkProgress, Item, Value
-from ..core.rate import Rate
+from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from .accounts import Accounts
 from .app import App

@@ -10,7 +10,7 @@ from typing import Self
 
 from ..core import life as _async
 from ..core.discreet import discreet
-from ..core.rate import RateState
+from ..core.rate_limit import RateState
 from .loop import Loop
 
 

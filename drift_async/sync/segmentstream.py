@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack
 
 from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.rate import Rate
+from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..events import segmentstream as _async
 from ..events.client import EventSettings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,14 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from drift_async import InputError, Rate
-from drift_async.core.pace import LATE, SLOWER, Pace
-from drift_async.core.rate import Limiter
+from benchmarks.simulate import Bucket, simulate
+from drift_async import InputError, Rate, RateState
+from drift_async.core.adaptive import AdaptiveRate
+from drift_async.core.rate_limit import BACKOFF, MARGIN, TOLERANCE, GcraBucket, Limiter, Place
 
 from . import virtual
 
-INTERVAL = (1 + SLOWER) / 10
-"""Seconds between two slots at ten a second: the pace leaves room to make up for late timers."""
+INTERVAL = (1 + MARGIN) / 10
+"""Seconds between two turns at ten a second: the pace leaves room to make up for late timers."""
+
+
+def bucket(per_second: float, burst: int = 1) -> GcraBucket:
+    return GcraBucket(AdaptiveRate(per_second, burst))
+
+
+def pause(pace: Limiter, seconds: float) -> None:
+    """Pause as a 503 does, which does not teach."""
+    pace.refused(pace._clock(), seconds, is_rate_limit=False)
 
 
 def limiter(per_second: float | None = None, burst: int = 1) -> Limiter:
@@ -45,7 +57,7 @@ def times(per_second: float, burst: int, calls: int, tasks: int = 8) -> list[flo
 
 
 @pytest.mark.parametrize("rate", [10.0, 100.0, 1000.0])
-@pytest.mark.parametrize("burst", [1, 5])
+@pytest.mark.parametrize("burst", [2, 5])
 def test_the_rate_is_used_and_never_exceeded(rate: float, burst: int) -> None:
     calls = int(3 * rate)
     let = times(rate, burst, calls)
@@ -64,7 +76,7 @@ def fullest_second(moments: Sequence[float]) -> int:
     st.lists(st.floats(0, 0.1) | st.floats(0, 0.004), min_size=1, max_size=50),
 )
 def test_late_timers_never_crowd_a_second(rate: int, burst: int, lates: list[float]) -> None:
-    pace, now, let = Pace(rate, burst), 0.0, []
+    pace, now, let = bucket(rate, burst), 0.0, []
     for n in range(3 * rate):
         now = max(now, pace.next) + lates[n % len(lates)]
         pace.sent(now, waited=True)
@@ -72,13 +84,37 @@ def test_late_timers_never_crowd_a_second(rate: int, burst: int, lates: list[flo
     assert fullest_second(let) <= rate + burst
 
 
-@pytest.mark.parametrize("rate", [10, 100, 1000])
-def test_timers_that_are_a_little_late_slow_nobody(rate: int) -> None:
-    pace, now = Pace(rate), 0.0
+@given(st.sampled_from([10, 50, 90, 400]), st.lists(st.floats(0, 0.02), min_size=1, max_size=50))
+def test_without_a_burst_no_gap_is_much_below_the_interval(rate: int, lates: list[float]) -> None:
+    pace, now, let = bucket(rate), 0.0, []
+    for n in range(2 * rate):
+        now = max(now, pace.next) + lates[n % len(lates)]
+        pace.sent(now, waited=n % 3 > 0)
+        let.append(now)
+    assert min(later - at for at, later in pairwise(let)) >= 0.95 / rate
+
+
+@pytest.mark.parametrize(("rate", "late"), [(10, 0.005), (100, 0.01), (1000, 0.01)])
+def test_the_default_burst_makes_up_for_late_timers(rate: int, late: float) -> None:
+    pace, now = bucket(rate, Rate(rate).burst), 0.0
     for n in range(5 * rate):
-        now = max(now, pace.next + 0.004 * (n % 2))
+        now = max(now, pace.next + late * (n % 5 == 0))
         pace.sent(now, waited=True)
     assert (5 * rate - 1) / now >= 0.99 * rate
+
+
+@pytest.mark.parametrize(
+    ("per_second", "burst"), [(None, 1), (0.5, 1), (50, 1), (99, 1), (100, 2), (180, 3), (1000, 20)]
+)
+def test_the_default_burst_is_what_20_ms_hold(per_second: float | None, burst: int) -> None:
+    assert Rate(per_second).burst == burst
+    assert Rate(per_second, 7).burst == 7
+
+
+@pytest.mark.parametrize(("rate", "is_strict"), [(150, False), (400, True)])
+def test_where_no_timer_is_fine_enough_the_loop_is_asked(rate: int, is_strict: bool) -> None:
+    assert bucket(rate).is_strict is is_strict
+    assert not bucket(rate, 20).is_strict
 
 
 @given(st.floats(0.1, 1000), st.integers(1, 20), st.lists(st.floats(0, 10), max_size=60))
@@ -90,11 +126,11 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
     taken = []
     for gap in gaps:
         now += gap
-        if pace.take():
+        if pace.try_acquire():
             taken.append(now)
     for n, start in enumerate(taken):
         for m in range(n, len(taken)):
-            assert m - n + 1 <= (taken[m] - start) * rate + burst + 1e-6
+            assert m - n + 1 <= (taken[m] - start) * rate + burst + TOLERANCE + 1e-6
 
 
 def test_without_a_rate_nothing_waits() -> None:
@@ -117,7 +153,7 @@ def test_who_comes_first_goes_first_also_past_a_pause() -> None:
 
         tasks = [asyncio.create_task(call(number)) for number in range(20)]
         await asyncio.sleep(0.55)
-        pace.pause(3)
+        pause(pace, 3)
         await asyncio.gather(*tasks)
         assert asyncio.get_running_loop().time() >= 3.55
         return order
@@ -128,9 +164,9 @@ def test_who_comes_first_goes_first_also_past_a_pause() -> None:
 def test_a_pause_holds_everybody_and_is_told() -> None:
     async def main() -> None:
         pace = limiter()
-        pace.pause(2)
-        pace.pause(1)  # a shorter one takes nothing back
-        assert not pace.take()
+        pause(pace, 2)
+        pause(pace, 1)  # a shorter one takes nothing back
+        assert not pace.try_acquire()
         waiting = asyncio.create_task(pace.acquire())
         await asyncio.sleep(0.5)
         state = pace.state()
@@ -139,7 +175,7 @@ def test_a_pause_holds_everybody_and_is_told() -> None:
         await waiting
         assert asyncio.get_running_loop().time() == pytest.approx(2)
         assert pace.state().paused_for == 0
-        assert pace.take()
+        assert pace.try_acquire()
 
     virtual.run(main())
 
@@ -219,60 +255,140 @@ def test_nobody_overtakes_those_who_wait_for_a_late_timer() -> None:
     async def main() -> None:
         now = 0.0
         pace = Limiter(Rate(10), lambda: now)
-        assert pace.take()
+        assert pace.try_acquire()
         waiting = asyncio.create_task(pace.acquire())
         await asyncio.sleep(0)
         now = 1.0  # the timer has not run yet
-        assert not pace.take()
+        assert not pace.try_acquire()
         await waiting
 
     virtual.run(main())
 
 
-def test_a_refusal_pauses_a_fixed_rate_and_changes_nothing_else() -> None:
+def test_a_call_keeps_its_place_when_it_comes_again() -> None:
+    async def main() -> list[str]:
+        pace, order, loop = limiter(10), list[str](), asyncio.get_running_loop()
+
+        async def call(name: str, place: Place | None) -> None:
+            await pace.acquire(place)
+            order.append(name)
+
+        await pace.acquire()
+        began = loop.time()
+        await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(call(f"new {n}", None)) for n in range(3)]
+        await asyncio.sleep(0.01)
+        waiting += [asyncio.create_task(call(f"old {n}", (began, n))) for n in (1, 0)]
+        await asyncio.gather(*waiting)
+        return order
+
+    assert virtual.run(main()) == ["old 0", "old 1", "new 0", "new 1", "new 2"]
+
+
+def test_an_unavailable_service_pauses_a_fixed_rate_and_changes_nothing_else() -> None:
     async def main() -> None:
         pace, loop = limiter(10, 5), asyncio.get_running_loop()
-        assert (pace.learns, pace.free) == (False, False)
-        for teaches in (True, False):
-            assert pace.take()
-            pace.refused(loop.time(), 3, teaches=teaches)
-            assert not pace.take()
+        for _ in range(4):
+            pace.refused(loop.time(), 3, is_rate_limit=False)
+            assert not pace.try_acquire()
             assert pace.paused_for() == 3
             await pace.acquire()
             assert pace.paused_for() == 0
             assert (pace.state().per_second, pace.state().burst) == (10, 5)
-        assert loop.time() == 6
-        pace.refused(loop.time(), None, teaches=True)
-        assert pace.paused_for() == 0.5
-        pace.refused(loop.time() - 1, None, teaches=True)  # for this one, too
-        assert pace.paused_for() == 0.5
+        assert loop.time() == 12
+        pace.refused(loop.time(), None, is_rate_limit=False)
+        assert pace.paused_for() == pytest.approx(BACKOFF)
+        pace.refused(loop.time() - 1, None, is_rate_limit=False)  # for this one, too
+        assert pace.paused_for() == pytest.approx(BACKOFF)
 
     virtual.run(main())
 
 
-def test_pauses_are_added_up_as_they_pass() -> None:
-    async def main() -> list[float]:
-        pace, seen = limiter(), list[float]()
-        for length, after in ((2, 1.0), (3, 1.0), (1, 4.0), (1, 0.5)):
-            pace.pause(length)
-            await asyncio.sleep(after)
-            seen.append(pace.paused_total())
-        return seen
+def test_a_fixed_rate_that_is_refused_goes_below_and_comes_back() -> None:
+    pace = bucket(100, 2)
+    done = simulate(Bucket(50, 10, change=(60, 500)), pace, seconds=150)
+    assert (pace.rate.per_second, pace.rate.ceiling) == (100, 100)
+    assert sum(20 <= at < 60 for at in done.taken) >= 0.9 * 40 * 50
+    assert sum(110 <= at < 150 for at in done.taken) >= 0.97 * 40 * 100
+    assert fullest_second(done.taken) <= 102
 
-    assert virtual.run(main()) == pytest.approx([1.0, 2.0, 4.0, 4.5])
+
+@pytest.mark.parametrize(("rate", "least"), [(50, 0.85), (200, 0.85)])
+def test_a_burst_that_the_server_does_not_take_costs_little(rate: int, least: float) -> None:
+    own = Rate(0.9 * rate)
+    pace = bucket(0.9 * rate, own.burst)
+    taken, refused = simulate(Bucket(rate, 1), pace, seconds=60).counts(5)
+    assert taken >= least * 0.9 * rate * 55
+    assert refused <= 0.03 * taken
+
+
+def test_a_rate_above_the_limit_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> RateState:
+        pace, loop = limiter(180), asyncio.get_running_loop()
+        server = Bucket(50, 5)
+        while loop.time() < 30:
+            await pace.acquire()
+            if (wait := server.ask(loop.time())) is None:
+                pace.let_in(loop.time())
+            else:
+                pace.refused(loop.time(), wait, is_rate_limit=True)
+        return pace.state()
+
+    with caplog.at_level("WARNING", "drift_async"):
+        state = virtual.run(main())
+    assert state.ceiling == 180
+    assert state.per_second is not None
+    assert state.per_second == pytest.approx(50, rel=0.1)
+    [record] = caplog.records
+    said = r"refused \d+ times at your own rate of 180/s; sending \d+/s"
+    assert re.fullmatch(said, record.getMessage())
+
+
+def test_a_learned_rate_that_is_refused_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        pace, loop = limiter(), asyncio.get_running_loop()
+        for _ in range(9):
+            await pace.acquire()
+            pace.refused(loop.time(), 1, is_rate_limit=True)
+
+    with caplog.at_level("WARNING", "drift_async"):
+        virtual.run(main())
+    assert not caplog.records
+
+
+def test_after_a_pause_of_our_own_length_one_request_asks_for_all() -> None:
+    async def main() -> tuple[list[float], list[float]]:
+        pace, loop = limiter(), asyncio.get_running_loop()
+        went: list[float] = []
+
+        async def call() -> None:
+            await pace.acquire()
+            went.append(loop.time())
+
+        pace.refused(loop.time(), None, is_rate_limit=False)
+        calls = [asyncio.create_task(call()) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        alone = went.copy()
+        pace.let_in(loop.time())
+        await asyncio.gather(*calls)
+        return alone, went
+
+    alone, went = virtual.run(main())
+    assert alone == [BACKOFF]
+    assert went == [BACKOFF] + [0.5] * 4
 
 
 def test_a_free_limiter_is_free_again_after_a_pause() -> None:
     async def main() -> None:
         pace = limiter()
         assert pace.free
-        pace.refused(0.0, 1.0, teaches=False)
+        pace.refused(0.0, 1.0, is_rate_limit=False)
         assert not pace.free
         await pace.acquire()
         assert pace.free
-        pace.pause(1)
+        pause(pace, 1)
         await asyncio.sleep(1)
-        assert pace.take()
+        assert pace.try_acquire()
         assert pace.free
 
     virtual.run(main())
@@ -322,11 +438,11 @@ class Model(RuleBasedStateMachine):
         self.rate = Rate(per_second, burst)
         self.limiter = Limiter(self.rate, self.loop.time)
         for _ in range(seen):
-            self.limiter.succeeded(0.0)
+            self.limiter.let_in(0.0)
 
     @rule()
-    def take(self) -> None:
-        if self.limiter.free or self.limiter.take():
+    def try_acquire(self) -> None:
+        if self.limiter.free or self.limiter.try_acquire():
             self.let.append(self.loop.time())
 
     @rule(most=st.integers(1, 5))
@@ -351,23 +467,23 @@ class Model(RuleBasedStateMachine):
     def cancel_at_the_turn(self, which: int) -> None:
         """Cancel in the very moment in which the next slot is granted."""
         waiting = [task for task in self.tasks if not task.done()]
-        moment = max(self.loop.time(), self.limiter._pace.next)
+        moment = max(self.loop.time(), self.limiter._bucket.next)
         self.loop.call_at(moment, waiting[which % len(waiting)].cancel)
 
     @rule(seconds=st.floats(0, 3))
     def pause(self, seconds: float) -> None:
-        self.limiter.pause(seconds)
+        pause(self.limiter, seconds)
         self.note_pause()
 
-    @rule(age=st.floats(0, 1), wait=st.none() | st.floats(0, 3), teaches=st.booleans())
-    def refused(self, age: float, wait: float | None, teaches: bool) -> None:
-        self.limiter.refused(self.loop.time() - age, wait, teaches=teaches)
+    @rule(age=st.floats(0, 1), wait=st.none() | st.floats(0, 3), is_rate_limit=st.booleans())
+    def refused(self, age: float, wait: float | None, is_rate_limit: bool) -> None:
+        self.limiter.refused(self.loop.time() - age, wait, is_rate_limit=is_rate_limit)
         self.note_pause()
 
     @rule(age=st.floats(0, 1), count=st.integers(1, 20))
     def succeeded(self, age: float, count: int) -> None:
         for _ in range(count):
-            self.limiter.succeeded(self.loop.time() - age)
+            self.limiter.let_in(self.loop.time() - age)
 
     @rule(seconds=st.floats(0, 2))
     def pass_time(self, seconds: float) -> None:
@@ -388,24 +504,14 @@ class Model(RuleBasedStateMachine):
         assert not (self.limiter.free and waiting)
         for begin, end in self.pauses:
             assert not any(begin < at < end - 1e-9 for at in self.let)
-        assert self.limiter.paused_total() == pytest.approx(self.paused(), abs=1e-6)
         if self.rate.per_second is not None:
             self.keeps_the_rate(self.rate.per_second, self.rate.burst)
-
-    def paused(self) -> float:
-        """Return the seconds in which there was a pause, counting each once."""
-        total = reached = 0.0
-        for begin, end in sorted(self.pauses):
-            end = min(end, self.loop.time())
-            total += max(0.0, end - max(begin, reached))
-            reached = max(reached, end)
-        return total
 
     def keeps_the_rate(self, rate: float, burst: int) -> None:
         for n, start in enumerate(self.let):
             for m in range(n, len(self.let)):
                 seconds = self.let[m] - start
-                assert m - n + 1 <= (seconds + LATE) / (1 + SLOWER) * rate + burst + 1e-6
+                assert m - n + 1 <= seconds / (1 + MARGIN) * rate + burst + TOLERANCE + 1e-6
 
     def teardown(self) -> None:
         if hasattr(self, "limiter"):
