@@ -171,6 +171,23 @@ def test_a_server_that_counts_in_windows_is_used_and_rarely_asked_in_vain(
     assert refused <= 0.05 * (taken + refused)
 
 
+def test_quiet_minutes_before_the_first_refusal_are_no_part_of_a_window() -> None:
+    learner = learning()
+    for second in range(300):
+        learner.sent(second, waited=False)
+        learner.let_in(second + 0.1, second)
+    for n in range(100):
+        learner.sent(299.5, waited=False)
+        if n < 60:
+            learner.let_in(299.6, 299.5)
+        else:
+            learner.refused(299.6, 299.5, 5.0, is_rate_limit=True)
+    learner.sent(304.6, waited=True)
+    learner.let_in(304.7, 304.6)
+    assert learner.rate.per_second is not None
+    assert 5 <= learner.rate.per_second <= 15
+
+
 @pytest.mark.parametrize("most", [8, 32])
 def test_a_limit_of_requests_in_flight_is_used(most: int) -> None:
     used, refused = shares(simulate(InFlight(most), learning()), 100 * most / 0.1)

@@ -102,8 +102,7 @@ class AdaptiveRate:
         self.blocked = 0.0
         """Seconds for which the server stayed full, lately."""
         # The first flight: requests let in before the first refusal.
-        self._first_at = 0.0
-        self._first_count = 0
+        self._flight: list[tuple[float, int]] = []  # marks, and at last the refusal
         self._first_reply_at = 0.0
         self._flight_until = -math.inf
         self._leak_time = 0.0
@@ -219,7 +218,7 @@ class AdaptiveRate:
         """Record that the server lets requests in again, from *at* on."""
         blocked = at - self._full_at
         self.blocked = max(blocked, self.blocked / 2)
-        if not self._limit and blocked >= LONG_PAUSE and self._first_count:
+        if not self._limit and blocked >= LONG_PAUSE and self._flight:
             self._count_in_windows(at)
             self._trust = 0.25  # at least some windows, and not long if it counts in none
             self._hold()
@@ -324,18 +323,14 @@ class AdaptiveRate:
 
     def _end_first_flight(self, now: float, sent_at: float, resume_at: float) -> None:
         """Learn the depth from the requests let in before the first refusal; seek the limit."""
-        first, lately = (self._marks or [(sent_at, self._sent)])[0], (sent_at, self._sent)
-        if self._marks:
-            lately = self._marks[-2:][0]
-        self._first_at, self._first_count = first[0], self._sent - first[1]
-        self._opened = first[0]
-        self._round_count = self._first_count
-        seconds, count = max(0.0, sent_at - lately[0]), self._sent - lately[1]
-        if sent_at - first[0] < 1.0:
-            self._leak_time = now - self._first_reply_at if self._marks else 0.0
+        self._flight = [*self._marks, (sent_at, self._sent)]
+        began, before = self._flight[-3:][0]
+        seconds, count = max(0.0, sent_at - began), self._sent - before
+        if self._marks and sent_at - self._marks[0][0] < 1.0:
+            self._leak_time = now - self._first_reply_at
             self._flight_until = sent_at
         self._depth = max(1.0, count / (1 + seconds))
-        self._seek(max(1.0, count / max(1.0, seconds, resume_at - lately[0])))
+        self._seek(max(1.0, count / max(1.0, seconds, resume_at - began)))
 
     def _settle(self, proved: float, count: int) -> None:
         """Take the first measure for the limit."""
@@ -345,16 +340,27 @@ class AdaptiveRate:
         self._depth = max(1.0, self._depth - leaked)
         self._leak_time = 0.0
         # As many as the first time, however fast they came: that is no bucket.
-        if self._first_count >= 5 and abs(count - self._first_count) <= 1 + self._first_count / 50:
+        if not self._flight:
+            return
+        first = self._first_flight(self._resumed)[1]
+        if first >= FEW and abs(count - first) <= 1 + first / 50:
             self._count_in_windows(self._resumed)
             self._limit = max(proved, self._limit)
             self._is_settling = False
 
+    def _first_flight(self, opened: float) -> tuple[float, int]:
+        """Return when the first flight began, and its requests: not longer ago than the server,
+        which *opened* again then, was full."""
+        until, count = self._flight[-1]
+        earliest = until - max(1.0, opened - self._full_at)
+        return next((at, count - before) for at, before in self._flight if at >= earliest)
+
     def _count_in_windows(self, opened: float) -> None:
         """Take the first flight for a whole window, which ended when the server *opened* again."""
-        self._period = opened - self._first_at
-        self._limit = self._first_count / self._period
-        self._evidence = self._first_count
+        began, count = self._first_flight(opened)
+        self._period = opened - began
+        self._limit = max(1, count) / self._period
+        self._evidence = max(1, count)
 
     def _bracket(self, measure: Measure) -> None:
         """Set the limit between what is proved and the rate that was refused while growing."""

@@ -21,7 +21,7 @@ logger = logging.getLogger("drift_async")
 MARGIN: Final = 0.007
 """Share by which a fixed rate is sent slower than it is set: late timers that are made up for, and
 a network path that gets faster, then never put more than rate + burst requests into one second."""
-TOLERANCE: Final = 0.05
+TOLERANCE: Final = 0.04
 """Share of an interval by which a fixed rate makes up for a late timer without a burst."""
 BACKOFF: Final = 0.05
 """Seconds of the first pause after a refusal that names no time."""

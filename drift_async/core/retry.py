@@ -63,9 +63,11 @@ class Retry:
     """How a client tries again.
 
     ``attempts`` requests at most; waits are random up to ``base`` seconds (``throttled_base`` after
-    a 429 or 503), doubled each time, never over ``cap``. A server's Retry-After is obeyed up to
-    ``max_retry_after`` seconds; beyond that the call fails at once. ``repeat_refused`` also repeats
-    creates that were answered 429 or 503, on the assumption that these were not applied.
+    a 429 or 503), doubled each time, never over ``cap``. A 429 costs no attempt if the server has
+    let another call of the same rate limit in within the last ``max_retry_after`` seconds: the call
+    waits for its turn again. A server's Retry-After is obeyed up to ``max_retry_after`` seconds;
+    beyond that the call fails at once. ``repeat_refused`` also repeats creates that were answered
+    429 or 503, on the assumption that these were not applied.
     """
 
     attempts: int = 3
