@@ -253,6 +253,30 @@ def test_items_fail_when_the_server_lets_nothing_in_for_five_minutes() -> None:
     virtual.run(main())
 
 
+def test_an_item_that_is_always_refused_fails_although_all_others_are_let_in() -> None:
+    def answer(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
+        return (429, {}) if target.endswith("/7") else (200, {})
+
+    async def main() -> None:
+        wire = Wire(answer)
+        group = contacts(wire, timeout=5)
+
+        async def others() -> None:
+            while True:
+                await asyncio.sleep(1)
+                await group.get(1)
+
+        traffic = asyncio.create_task(others())
+        report = await group.get_many(range(1, 51)).collect()
+        traffic.cancel()
+        [failed] = report.errors
+        assert failed.item == 7
+        assert isinstance(failed.error, RateLimitError)
+        assert 300 <= asyncio.get_running_loop().time() <= 400
+
+    virtual.run(main())
+
+
 def test_refused_items_go_before_those_that_were_not_sent_yet() -> None:
     def answer(now: float, method: str, target: str) -> tuple[int, dict[str, str]]:
         return (429, {"Retry-After": "2"}) if 1 <= now < 1.5 else (200, {})

@@ -111,6 +111,9 @@ class AdaptiveRate:
         self._resumed = -math.inf
         self._resumes_when_told = True
         self._opened = 0.0
+        self._total = 0  # requests let in
+        self._was_long = False  # whether it stayed full for long, the last time
+        self._cycle = 0.0, 0  # when the server opened after a long time, and the total then
         self._sent = 0
         self._marks: list[tuple[float, int]] = []  # moments, and the requests sent until then
         self._wants_mark = False
@@ -151,6 +154,7 @@ class AdaptiveRate:
 
     def succeeded(self, now: float, sent_at: float) -> None:
         """Record a request that was let in, which was sent at *sent_at* and is answered *now*."""
+        self._total += 1
         if self._sample is not None:
             self._sample.append(False)
         if self._phase == "free":
@@ -218,15 +222,26 @@ class AdaptiveRate:
         """Record that the server lets requests in again, from *at* on."""
         blocked = at - self._full_at
         self.blocked = max(blocked, self.blocked / 2)
-        if not self._limit and blocked >= LONG_PAUSE and self._flight:
-            self._count_in_windows(at)
-            self._trust = 0.25  # at least some windows, and not long if it counts in none
+        was_long, self._was_long = self._was_long, blocked >= LONG_PAUSE
+        is_long = self._was_long
+        if not self._limit and is_long and self._flight:
+            if self._first_flight(at)[1] > FEW:
+                self._count_in_windows(at)
+                self._trust = 0.25  # at least some windows, and not long if it counts in none
+                self._hold()
+                self._set_patience()
+        elif self._phase == "hold" and was_long and is_long and not self._resumes_when_told:
+            # No bucket stays full for so long, twice: what came in since it opened is its limit.
+            self._period = at - self._cycle[0]
+            self._evidence = max(1, self._total - self._cycle[1])
+            self._limit = min(self._limit, self._evidence / self._period)
             self._hold()
-            self._set_patience()
         elif self._period and self._phase == "hold" and at > self._opened:
             self._limit = max(self._limit, min(self._round_count / (at - self._opened), self._pace))
             self._hold()
         self._opened = at
+        if is_long:
+            self._cycle = at, self._total
 
     def _set_patience(self) -> None:
         """Set for how long to hold: so long that this congestion costs a small share."""
@@ -324,6 +339,7 @@ class AdaptiveRate:
     def _end_first_flight(self, now: float, sent_at: float, resume_at: float) -> None:
         """Learn the depth from the requests let in before the first refusal; seek the limit."""
         self._flight = [*self._marks, (sent_at, self._sent)]
+        self._cycle = self._flight[-3:][0]
         began, before = self._flight[-3:][0]
         seconds, count = max(0.0, sent_at - began), self._sent - before
         if self._marks and sent_at - self._marks[0][0] < 1.0:
@@ -343,7 +359,7 @@ class AdaptiveRate:
         if not self._flight:
             return
         first = self._first_flight(self._resumed)[1]
-        if first >= FEW and abs(count - first) <= 1 + first / 50:
+        if first > FEW and abs(count - first) <= 1 + first / 50:
             self._count_in_windows(self._resumed)
             self._limit = max(proved, self._limit)
             self._is_settling = False
@@ -359,8 +375,8 @@ class AdaptiveRate:
         """Take the first flight for a whole window, which ended when the server *opened* again."""
         began, count = self._first_flight(opened)
         self._period = opened - began
-        self._limit = max(1, count) / self._period
-        self._evidence = max(1, count)
+        self._limit = count / self._period
+        self._evidence = count
 
     def _bracket(self, measure: Measure) -> None:
         """Set the limit between what is proved and the rate that was refused while growing."""
@@ -381,8 +397,8 @@ class AdaptiveRate:
 
     def _cut_down(self, proved: float, count: int) -> None:
         """Lower the limit, as the rate was refused while it was held."""
-        if count <= FEW:
-            proved = 0.0
+        if count <= FEW or self._was_long:
+            proved = 0.0  # of a window, the first requests prove nothing
         cut, self._cut = self._cut, min(0.5, 2 * self._cut)
         if cut == CUT and self._limit > 1.005 * self._held_safely > 0:
             self._too_fast = self._limit

@@ -16,7 +16,7 @@ from .retry import REFUSED, Failure, Reason
 from .tally import Tally
 
 RATE_PATIENCE: Final = 300.0
-"""Seconds without any request let in after which a refused item fails."""
+"""Seconds after which a refused item fails if no request was let in, or it never was."""
 
 
 class SharedPlace:

@@ -352,13 +352,14 @@ class Caller:
     def _waits_for_rate(self, reply: Reply, tally: Tally, limiter: Limiter) -> bool:
         """Return whether a refused call waits for its turn again, at the cost of no attempt.
 
-        So it does while the server lets other requests of the budget in.
+        So it does while the server lets other requests of the budget in, and not for ever.
         """
         if reply.status != 429 or not self.retry.repeats(tally.endpoint.effect, reply):
             return False
         if (tally.retry_after or 0.0) > self.retry.max_retry_after:
             return False
-        return self._last_let_in(limiter) >= self.site.clock() - self._rate_patience()
+        earliest = self.site.clock() - self._rate_patience()
+        return self._last_let_in(limiter) >= earliest and tally.refused_since >= earliest
 
     def _last_let_in(self, limiter: Limiter) -> float:
         return limiter.last_let_in

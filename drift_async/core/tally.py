@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ class Tally:
         "endpoint",
         "place",
         "refusal",
+        "refused_since",
         "renewed",
         "request_id",
         "retry_after",
@@ -40,6 +42,7 @@ class Tally:
         self.uncounted = 0  # attempts that the rate refused, and that cost nothing
         self.cost = 0
         self.renewed = False
+        self.refused_since = math.inf  # when a 429 was its last answer for the first time
         self.refusal: Reply | None = None  # the reply of the last attempt, if that was a 429
         self.applied: bool | None = False
         self.status: int | None = None
@@ -59,6 +62,9 @@ class Tally:
         self.status = outcome.status
         if outcome.status == 429:
             self.refusal = outcome
+            self.refused_since = min(self.refused_since, self.clock())
+        else:
+            self.refused_since = math.inf
         self.request_id = outcome.headers.get("X-Request-Id")
         header = outcome.headers.get("Retry-After")
         self.retry_after = parse_retry_after(header, datetime.now(UTC))
