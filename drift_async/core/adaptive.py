@@ -95,7 +95,6 @@ class AdaptiveRate:
         self._held_safely = 0.0  # a rate that was held for long without a refusal
         self._too_fast = math.inf  # a rate that was tried and refused
         self._fallback = 0.0  # the proved rate below it
-        self._confirmed = 0.0  # an estimate that held where a higher rate did not
         self._agreed = 0  # estimates in a row that were about the same
         self._cut = CUT
         self._period = 0.0  # seconds of a window, if the server counts in such
@@ -110,7 +109,6 @@ class AdaptiveRate:
         self._full_at = -math.inf
         self._resumed = -math.inf
         self._resumes_when_told = True
-        self._opened = 0.0
         self._total = 0  # requests let in
         self._was_long = False  # whether it stayed full for long, the last time
         self._cycle = 0.0, 0  # when the server opened after a long time, and the total then
@@ -120,7 +118,6 @@ class AdaptiveRate:
         self._recent: deque[float] = deque(maxlen=512)  # when requests were sent
         self._let_in = 0
         self._refusals = 0
-        self._round_count = 0  # requests let in during the round before
         self._pace = 0.0  # the rate at which it was refused
         self._is_settling = False
         self._is_pressed = False  # requests wait: a higher rate would be used
@@ -236,10 +233,6 @@ class AdaptiveRate:
             self._evidence = max(1, self._total - self._cycle[1])
             self._limit = min(self._limit, self._evidence / self._period)
             self._hold()
-        elif self._period and self._phase == "hold" and at > self._opened:
-            self._limit = max(self._limit, min(self._round_count / (at - self._opened), self._pace))
-            self._hold()
-        self._opened = at
         if is_long:
             self._cycle = at, self._total
 
@@ -310,7 +303,7 @@ class AdaptiveRate:
     def _learn(self, sent_at: float, later: int, count: int) -> None:
         """Draw a new estimate from a refusal, which ended a round of *count* requests let in."""
         assert self.per_second is not None
-        self._pace, self._round_count = self.per_second, count
+        self._pace = self.per_second
         measure, before = self._measure(sent_at, later, count), self._limit
         self._evidence = measure.requests
         self._trust, self._is_settling = 1.0, False
@@ -385,15 +378,12 @@ class AdaptiveRate:
         if self._too_fast <= low:
             self._too_fast = math.inf
         pace = min(measure.most, self._too_fast)
-        if is_probe and abs(proved - self._confirmed) < CUT * proved:
-            self._limit = proved
-        elif pace <= NEAR * proved:
+        if pace <= NEAR * proved:
             self._limit = proved if is_probe else low + (pace - low) / 3
         else:
             # A deep bucket that has filled, or a server that proves too little: a try will tell.
             self._limit = min((low + pace) / 2, TRY * low)
             self._fallback = low
-            self._trust = max(0.2, min(1.0, CUT * low / (pace - low + 1e-9)))
 
     def _cut_down(self, proved: float, count: int) -> None:
         """Lower the limit, as the rate was refused while it was held."""
@@ -403,7 +393,7 @@ class AdaptiveRate:
         if cut == CUT and self._limit > 1.005 * self._held_safely > 0:
             self._too_fast = self._limit
             lower = min(proved or self._fallback, self._limit * (1 - CUT))
-            self._limit = self._confirmed = max(self._held_safely, lower)
+            self._limit = max(self._held_safely, lower)
             return
         self._held_safely, self._too_fast = 0.0, math.inf
         lowest = max(proved, self._limit * (1 - cut))
