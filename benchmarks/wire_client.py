@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from drift_async import Drift, Rate, ResponseInfo, Retry
+from drift_async import Drift, Rate, ResponseInfo
 from drift_async.sandbox.seed import CONTACT_ID
 
 
@@ -36,7 +36,7 @@ class Log:
 
 
 async def call(
-    url: str, token: str, rate: float | None, attempts: int, tasks: int, wait: float, seconds: float
+    url: str, token: str, rate: float | None, tasks: int, wait: float, seconds: float
 ) -> Log:
     """Let *tasks* read one contact again and again; *wait* before it."""
     let_in, refused, other = list[float](), list[float](), list[float]()
@@ -64,7 +64,6 @@ async def call(
         token,
         base_url=url,
         rate=Rate(per_second=rate),
-        retry=Retry(attempts=attempts),
         on_response=heard,
     ) as drift:
         await asyncio.sleep(wait)
@@ -84,7 +83,6 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("token")
     parser.add_argument("--rate", type=float, help="a fixed one, in requests a second")
-    parser.add_argument("--attempts", type=int, default=Retry().attempts, help="of a call")
     parser.add_argument("--tasks", type=int, default=64)
     parser.add_argument("--wait", type=float, default=0.0, help="seconds before the first call")
     parser.add_argument("--seconds", type=float, default=30.0)
