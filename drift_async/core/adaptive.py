@@ -355,7 +355,7 @@ class AdaptiveRate:
         if first > FEW and abs(count - first) <= 1 + first / 50:
             self._count_in_windows(self._resumed)
             self._limit = max(proved, self._limit)
-            self._is_settling = False
+            self._is_settling, self._trust = False, 2.0  # a whole window is an exact measure
 
     def _first_flight(self, opened: float) -> tuple[float, int]:
         """Return when the first flight began, and its requests: not longer ago than the server,
