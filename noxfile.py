@@ -59,9 +59,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, of both faces and of the tests."""
+    """Check types, of both faces, of the tests and of the example services."""
     session.install("-e", ".[cli,fast]", *GROUPS["types"], *GROUPS["test"])
     session.run("mypy")
+    session.run("mypy", "docs/examples")
 
 
 @nox.session
@@ -108,8 +109,9 @@ def fast(session: nox.Session) -> None:
 
 @nox.session
 def services(session: nox.Session) -> None:
-    """Run the README's services with nothing installed but the packages that it names."""
-    named = re.findall(r"pip install \. (.+)", Path("README.md").read_text())
+    """Run the services of docs/examples with nothing installed but the packages they name."""
+    heads = [path.read_text() for path in Path("docs/examples").glob("*.py")]
+    named = re.findall(r"pip install \. (.+)", "\n".join(heads))
     clean = Path(session.create_tmp()).resolve() / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
     python = str(clean / "bin" / "python")
