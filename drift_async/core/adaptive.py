@@ -367,8 +367,9 @@ class AdaptiveRate:
     def _count_in_windows(self, opened: float) -> None:
         """Take the first flight for a whole window, which ended when the server *opened* again."""
         began, count = self._first_flight(opened)
-        self._period = opened - began
-        self._limit = count / self._period
+        # Windows last whole seconds; what is over is the way to the server and its rounding.
+        self._period = max(1.0, math.floor(opened - began))
+        self._limit = (count - 0.5) / self._period
         self._evidence = count
 
     def _bracket(self, measure: Measure) -> None:
