@@ -169,8 +169,9 @@ class OutcomeUnknownError(CallError):
 class APIError(CallError):
     """The server said no.
 
-    ``type`` is Drift's own word (``not_found``, ``validation_error`` ...), ``message`` its text. If
-    the reply has neither, ``message`` is the media type and the size of its body.
+    ``type`` is Drift's own word (``not_found``, ``validation_error`` ...), ``message`` its text,
+    which may repeat personal data but no secret of the request. If the reply has neither,
+    ``message`` is the media type and the size of its body.
     """
 
     def __init__(
