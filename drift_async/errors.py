@@ -268,7 +268,7 @@ def reply_error(
     A server may repeat what it was sent, so *secrets* are masked in its words.
     """
     kind, message = _type_and_message(body)
-    is_scope_missing = status == 403 and scope is not None and scope in message
+    missing_scope = scope if status == 403 and scope and scope in message else None
     if 300 <= status < 400:
         message = f"redirect to {_origin(headers.get('Location', ''))}, not followed"
     elif body and not (kind or message):
@@ -281,8 +281,8 @@ def reply_error(
         "operation": operation,
         **call,
     }
-    if is_scope_missing:
-        return ScopeError(scope=scope, **given)
+    if missing_scope is not None:
+        return ScopeError(scope=missing_scope, **given)
     if status == 429:
         return RateLimitError(retry_after=retry_after, **given)
     return _BY_STATUS.get(status, ServerError if status >= 500 else APIError)(**given)
