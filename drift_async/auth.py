@@ -7,7 +7,7 @@ import hmac
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import parse_qs, urlencode
 
@@ -248,9 +248,12 @@ class OAuth(Client):
     ) -> Token:
         """Make a token call, and return the token with what the reply leaves to the *old* one."""
         given = {"client_id": self._client_id, "client_secret": self._client_secret, **fields}
+        known = [value for value in given.values() if isinstance(value, Secret)]
+        if old is not None:
+            known.append(old.access_token)
         now = self._now()
         try:
-            reply = await self._caller.send(endpoint, endpoint.path, _form(given))
+            reply = await self._caller.send(endpoint, endpoint.path, _form(given), secrets=known)
             reply.body = completed(reply.body, old, now)
             token = endpoint.decode(reply)
             if is_visible(token.access_token.reveal()):
@@ -263,8 +266,7 @@ class OAuth(Client):
                 **reply.told(),
             )
         except DriftError as error:
-            known = [*given.values(), *([] if old is None else [old.access_token])]
-            failure = _without(known, error)
+            failure = _failure(error)
         # From here: the frames of the call hold the form, and a traceback can show locals.
         raise failure
 
@@ -292,20 +294,9 @@ def _form(fields: Mapping[str, str | Secret]) -> bytes:
     ).encode()
 
 
-def _without(known: Sequence[str | Secret], error: DriftError) -> DriftError:
-    """Return a copy of an error to raise, in which the server's words repeat no secret."""
-    secrets = [value.reveal() for value in known if isinstance(value, Secret)]
-
-    def masked(value: Any) -> Any:
-        if isinstance(value, str):
-            for secret in secrets:
-                value = value.replace(secret, "***")
-        return value
-
-    failure = copy.copy(error)
-    failure.args = tuple(map(masked, error.args))
-    vars(failure).update((name, masked(value)) for name, value in vars(error).items())
-    # What else is refused, a gateway has refused, perhaps: that may be over by the next time.
+def _failure(error: DriftError) -> DriftError:
+    """Return what to raise for *error*, without its traceback."""
+    # A gateway may be the sender of any other status, and the next call may succeed.
     if isinstance(error, APIError) and error.status in (400, 401):
-        return CredentialsError(str(failure))
-    return failure
+        return CredentialsError(str(error))
+    return copy.copy(error)

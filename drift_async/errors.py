@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-EXCERPT_BYTES = 512
+if TYPE_CHECKING:
+    from .core.secret import Secret
 
 
 class DriftError(Exception):
@@ -168,7 +169,9 @@ class OutcomeUnknownError(CallError):
 class APIError(CallError):
     """The server said no.
 
-    ``type`` is Drift's own word (``not_found``, ``validation_error`` ...), ``message`` its text.
+    ``type`` is Drift's own word (``not_found``, ``validation_error`` ...), ``message`` its text,
+    which may repeat personal data but no secret of the request. If the reply has neither,
+    ``message`` is the media type and the size of its body.
     """
 
     def __init__(
@@ -229,51 +232,10 @@ _BY_STATUS: dict[int, type[APIError]] = {
     429: RateLimitError,
 }
 
-_WORD = re.compile(r"[^\s<>\"']+")
-_TOKEN = re.compile(r"[A-Za-z0-9_\-.~+/]{24,}=*")
-_PHONE = re.compile(r"(?<![\d-])\+?\(?(?!\d{4}-\d\d-\d\d)\d(?:[-. ()/]{0,2}\d){6,14}")
-_JSON_TEXT = re.compile(r"""("(?:[^"\\]|\\.)*(?:"|\\?$)|'(?:[^'\\]|\\.)*(?:'|\\?$))(\s*:)?""")
-_KEY = re.compile(r"[\w $-]{1,40}")
-_STRANGE = re.compile(r"[^\x20-\x7e]+")
-_BLANKS = re.compile(" +")
-_LOOKED_AT = 4096
-
-
-def excerpt(text: str) -> str:
-    """Return the start of *text* fit for an error: on one line, without what may be personal.
-
-    Addresses, telephone numbers and what looks like a token are masked, and all texts in JSON.
-    """
-    # UTF-16 read as UTF-8 has a NUL in each letter, which would part the words.
-    line = _STRANGE.sub(_printable, text[:_LOOKED_AT].replace("\0", ""))
-    if len(text) > _LOOKED_AT:
-        line = line.rpartition(" ")[0] or line  # half an address would not be known for one
-    if line.lstrip("\ufffd ").startswith(("{", "[", '"')):
-        line = _JSON_TEXT.sub(_mask_text, line)
-    masked = _PHONE.sub(_mask_number, _WORD.sub(_mask_word, line))
-    return masked.encode()[:EXCERPT_BYTES].decode(errors="ignore").strip()
-
-
-def _printable(strange: re.Match[str]) -> str:
-    """Leave nothing that ends a line or turns its direction."""
-    signs = "".join(sign if sign.isprintable() else " " for sign in strange[0])
-    return _BLANKS.sub(" ", signs)
-
-
-def _mask_text(text: re.Match[str]) -> str:
-    if text[2] and _KEY.fullmatch(text[1][1:-1]):
-        return text[0]
-    return f'"***"{text[2] or ""}'
-
-
-def _mask_word(word: re.Match[str]) -> str:
-    if "@" in word[0] or "%40" in word[0]:
-        return "***"
-    return _TOKEN.sub("***", word[0])
-
-
-def _mask_number(number: re.Match[str]) -> str:
-    return number[0] if number[0].isdecimal() else "***"  # an id has no signs in it
+_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,80}(?=\s*(?:;|$))", re.IGNORECASE | re.ASCII)
+_LARGEST_JSON = 64 * 1024
+_MESSAGE_BYTES = 512
+_TYPE_BYTES = 64
 
 
 def reply_applied(status: int) -> bool | None:
@@ -298,62 +260,83 @@ def reply_error(
     operation: str,
     scope: str | None = None,
     retry_after: float | None = None,
+    secrets: Iterable[Secret] = (),
     **call: Any,
 ) -> APIError:
-    """Return the error that a reply with a status other than 2xx stands for."""
-    kind, message = _said(body)
+    """Return the error that a reply with a status other than 2xx stands for.
+
+    A server may repeat what it was sent, so *secrets* are masked in its words.
+    """
+    kind, message = _type_and_message(body)
+    missing_scope = scope if status == 403 and scope and scope in message else None
     if 300 <= status < 400:
         message = f"redirect to {_origin(headers.get('Location', ''))}, not followed"
+    elif body and not (kind or message):
+        message = describe_body(headers, body)
+    known = [secret.reveal() for secret in secrets]
     given: dict[str, Any] = {
         "status": status,
-        "type": kind,
-        "message": message,
+        "type": None if kind is None else _one_line(kind, _TYPE_BYTES, known),
+        "message": _one_line(message, _MESSAGE_BYTES, known),
         "operation": operation,
         **call,
     }
-    if status == 403 and scope and scope in message:
-        return ScopeError(scope=scope, **given)
+    if missing_scope is not None:
+        return ScopeError(scope=missing_scope, **given)
     if status == 429:
         return RateLimitError(retry_after=retry_after, **given)
     return _BY_STATUS.get(status, ServerError if status >= 500 else APIError)(**given)
 
 
-def _said(body: bytes) -> tuple[str | None, str]:
-    """Return type and message out of what Drift, or a gateway before it, sends."""
-    text = body[: 64 * 1024].decode(errors="replace")
+def describe_body(headers: Mapping[str, str], body: bytes) -> str:
+    """Return media type and size of a body: an excerpt could show secrets or personal data."""
+    size = f"{len(body):,} bytes"
+    media_type = _MEDIA_TYPE.match(headers.get("Content-Type", ""))
+    return f"{media_type[0]}, {size}" if media_type else size
+
+
+def _type_and_message(body: bytes) -> tuple[str | None, str]:
+    """Return both out of the JSON that Drift, or a gateway before it, sends."""
+    if len(body) > _LARGEST_JSON:
+        return None, ""
     try:
-        value = json.loads(text)
+        value = json.loads(body.decode(errors="replace"))
     except (ValueError, RecursionError):
-        return None, excerpt(text)
+        return None, ""
     match value:
-        case {"error": {} as error}:
-            return _word(error.get("type")), _text(error.get("message"))
-        case {"errors": [{} as error, *_]}:
-            return _word(error.get("type")), _text(error.get("message"))
-        case {"errors": [str(message), *_]}:
-            return None, _text(message)
+        case {"error": {} as error} | {"errors": [{} as error, *_]}:
+            return _text(error.get("type")), _text(error.get("message")) or ""
         case {"error": str(kind), "error_description": str(message)}:
-            return _word(kind), _text(message)
-        case {"error": str(message)} | {"message": str(message)} | str(message):
-            return None, _text(message)
+            return kind, message
+        case {"errors": [str(message), *_]} | {"error": str(message)} | {"message": str(message)}:
+            return None, message
         case {"detail": str(message)}:
-            return _word(value.get("scimType")), _text(message)
-    return None, excerpt(text)
+            return _text(value.get("scimType")), message
+    return None, ""
 
 
-def _word(value: object) -> str | None:
-    return excerpt(value)[:64] if isinstance(value, str) else None
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _text(value: object) -> str:
-    return excerpt(value) if isinstance(value, str) else ""
+def _one_line(text: str, most: int, secrets: Iterable[str]) -> str:
+    """Return the first *most* bytes of *text* on one line of printable characters.
+
+    Secrets are masked before the cut, since half of one would not be found.
+    """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    printable = "".join(sign if sign.isprintable() else " " for sign in text)
+    return " ".join(printable.split()).encode()[:most].decode(errors="ignore")
 
 
 def _origin(location: str) -> str:
     try:
         parts = urlsplit(location)
-        if not parts.netloc:
-            return f"{excerpt(parts.scheme)}:" if parts.scheme else "the same origin"
-        return excerpt(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
     except ValueError:
         return "a malformed address"
+    # Not `parts.scheme`, in lower case: a secret would not be found in it.
+    scheme = location.partition(":")[0] if parts.scheme else ""
+    if parts.netloc:
+        return f"{scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{scheme}:" if scheme else "the same origin"

@@ -325,8 +325,8 @@ async def test_what_was_not_applied_is_repeated(make_oauth: Any, box: Sandbox) -
     ("body", "says"),
     [
         (b"[]", "expected map, got list at $"),
-        (b"", "an empty body, not JSON ('') at $"),
-        (b"<html>", "not JSON ('...') at $"),
+        (b"", "an empty body, not JSON (0 bytes) at $"),
+        (b"<html>", "not JSON (6 bytes) at $"),
         (b"{}", "required field access_token missing at $.access_token"),
         (b'{"access_token": 5}', "expected str, got int at $.access_token"),
         (b'{"access_token": "a\\r\\nb"}', "not fit for a header at $.access_token"),

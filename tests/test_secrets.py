@@ -47,14 +47,22 @@ from .planted import (
     found,
     shown,
 )
-from .server import Answer, Server, reply
+from .server import Answer, Got, Server, reply
 from .test_operations import EXPECTED
 
 SECRETS = f"{TOKEN} {CLIENT_SECRET} {OTHER_TOKEN}"
 ECHO = json.dumps({"data": {EMAIL: NAME, "phone": PHONE, "body": BODY, "plan": [VALUE, SECRETS]}})
-REFUSAL = {"type": f"authentication_error {EMAIL}", "message": f"{EMAIL} ({PHONE}): {SECRETS}"}
+
+
+def refusal(n: int, got: Got) -> bytes:
+    """Answer 401, and repeat the credentials of the request."""
+    words = " ".join(secret for secret in SECRETS.split() if secret in str(got))
+    body = {"error": {"type": words, "message": f"bad credentials: {words}"}}
+    return reply(json.dumps(body).encode(), "401 Unauthorized")
+
+
 FAILURES: Mapping[str, Answer] = {
-    "401": reply(json.dumps({"error": REFUSAL}).encode(), "401 Unauthorized"),
+    "401": refusal,
     "500": reply(f"<p>/?email={EMAIL.replace('@', '%40')} {PHONE} {SECRETS}".encode(), "500 Oops"),
     "lost": None,
     "stalled": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -210,14 +210,23 @@ class Caller:
         body: bytes | None = None,
         *,
         sink: Sink | None = None,
+        secrets: Sequence[Secret] = (),
     ) -> Coroutine[Any, Any, Reply]:
-        """Return the reply of a 2xx status, or raise what stands in its way."""
-        call = self._call(endpoint, target, body, sink)
+        """Return the reply of a 2xx status, or raise what stands in its way.
+
+        *secrets* are those in *target* and *body*; no error shows them.
+        """
+        call = self._call(endpoint, target, body, sink, secrets)
         spans = self.site.hooks.spans
         return call if spans is None else spans.around(endpoint.name, call)
 
     async def _call(
-        self, endpoint: Endpoint[Any], target: str, body: bytes | None, sink: Sink | None
+        self,
+        endpoint: Endpoint[Any],
+        target: str,
+        body: bytes | None,
+        sink: Sink | None,
+        secrets: Sequence[Secret],
     ) -> Reply:
         site = self.site
         live = site.live
@@ -238,6 +247,7 @@ class Caller:
             if until > deadline:
                 until = deadline
             number = tally.attempts + 1 if tally else 1
+            token = site.token  # of this attempt; another may be in use when it ends
             outcome = await live.attempt(endpoint, number, target, body, now, until, sink, limiter)
             if isinstance(outcome, Reply):
                 outcome.began = began
@@ -252,6 +262,7 @@ class Caller:
                 now = site.clock()
                 continue
             tally = tally or Tally(endpoint, site.clock, began)
+            tally.secrets = secrets if token is None else [*secrets, token]
             if isinstance(outcome, Reply) and tally.has_deleted(outcome):
                 return outcome
             verdict = self._verdict(tally, outcome, deadline, limiter, now)

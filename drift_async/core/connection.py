@@ -33,6 +33,7 @@ from .secret import Secret
 from .watch import Watch
 
 _NO_TYPE = ("Content-Type",)
+_UNCOMPRESSED = {"Accept-Encoding": "identity"}  # so that Content-Length says the size of a file
 _HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "gzip, deflate",
@@ -205,7 +206,7 @@ class Connection:
 
         With a *limiter* that is paused by the time there is a connection, it is `HELD` instead.
         """
-        headers = endpoint.headers if body is not None else None if sink is None else sink.headers()
+        headers = endpoint.headers if body is not None else None if sink is None else _UNCOMPRESSED
         response: aiohttp.ClientResponse | None = None
         whole = False
         kind: FailureKind

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,6 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 T = TypeVar("T")
-
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-_STRONG = re.compile(r'"[\x21\x23-\x7e]*"')
 
 PATIENCE = 0.5
 """Seconds that a call that is over waits for the disk to delete what it leaves."""
@@ -28,7 +24,7 @@ class TooLargeError(Exception):
 
 
 class WrongPartError(OSError):
-    """A server sent another part than was asked for; counts as a broken connection."""
+    """The server sent a part of the body, unasked; counts as a broken connection."""
 
 
 class DiskError(Exception):
@@ -40,87 +36,46 @@ class DiskError(Exception):
 
 
 class Sink(Protocol):
-    """Where the body of a 2xx reply goes, attempt by attempt."""
-
-    def headers(self) -> Mapping[str, str]:
-        """Return what the next attempt asks for: the rest, if there is a beginning."""
-        ...
+    """Receives the body of a 2xx reply."""
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take note of the head; bytes that came before stay only if this is their rest."""
+        """Start a new attempt: drop what an earlier one has written."""
         ...
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next bytes, or raise `TooLargeError`."""
+        """Append the next bytes, or raise `TooLargeError`."""
         ...
 
 
 class Buffer:
-    """Holds at most *most* bytes, and keeps what has come when an attempt breaks off."""
+    """Holds at most *most* bytes in memory."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._total: int | None = None
-        self._version: str | None = None
-        self._from = 0
         self.size = 0
         self._chunks: list[bytes] = []
 
-    def headers(self) -> Mapping[str, str]:
-        """Ask for the bytes that are still missing, and for them as they are.
-
-        Of what is compressed on its way, neither the rest nor the end can be told.
-        """
-        plain = {"Accept-Encoding": "identity"}
-        self._from = self.size
-        if not self.size:
-            return plain
-        # Past the end there is nothing to be had, not even the news that it is the end. So where
-        # all may have come, the last byte is asked for again.
-        if self._total in (None, self.size):
-            self._from -= 1
-        rest = {**plain, "Range": f"bytes={self._from}-"}
-        # A weak mark or a time does not vouch for each byte: these are only compared, in `begin`.
-        if self._version is not None and _STRONG.fullmatch(self._version):
-            rest["If-Range"] = self._version
-        return rest
-
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Start over, unless the server sends just what is missing, of the same version.
-
-        Where it marks no versions, the size of the whole has to do for it.
-        """
-        total = None
-        version = headers.get("ETag") or headers.get("Last-Modified")
+        """Start from the beginning, within the bound."""
+        await self._clear()
         if status == 206:
-            total = missing(headers, self._from)
-            changed = version != self._version or self._total not in (None, total)
-            if total is None or (self.size and changed):
-                await self._cut(0)
-                raise WrongPartError
-            await self._cut(self._from)
-        else:
-            await self._cut(0)
-            length = headers.get("Content-Length", "")
-            if length.isdecimal() and "Content-Encoding" not in headers:
-                total = int(length)
-        self._total, self._version = total, version
-        if total is not None and total > self._most:
-            raise TooLargeError(f"a body of {total} bytes, over the limit of {self._most}")
+            raise WrongPartError
+        length = headers.get("Content-Length", "")
+        # Of a compressed body, this is not the size that counts.
+        if "Content-Encoding" not in headers and length.isdecimal() and int(length) > self._most:
+            raise TooLargeError(f"a body of {length} bytes, over the limit of {self._most}")
 
     async def write(self, chunk: bytes) -> None:
         """Append, within the bound."""
         if self.size + len(chunk) > self._most:
             raise TooLargeError(f"a body over the limit of {self._most} bytes")
-        # First: what is on its way to the disk gets there, also if nobody waits for it any more.
+        # First, since a cancelled call does not stop its last write to the disk.
         self.size += len(chunk)
         await self._append(chunk)
 
-    async def _cut(self, size: int) -> None:
-        """Keep the first *size* bytes only."""
-        if size < self.size:
-            self._chunks = [self.whole()[:size]]
-        self.size = size
+    async def _clear(self) -> None:
+        self.size = 0
+        self._chunks.clear()
 
     async def _append(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -174,16 +129,19 @@ class FileBuffer(Buffer):
         """Put the whole file in place, at once and on disk."""
         await self._on_disk(self._keep)
 
-    async def _cut(self, size: int) -> None:
-        written, self.size = self.size, size
-        if size < written:
-            await self._on_disk(self._truncate, size)
+    async def _clear(self) -> None:
+        if self.size:
+            self.size = 0
+            await self._on_disk(self._truncate)
 
     async def _append(self, chunk: bytes) -> None:
         await self._on_disk(self._open_file().write, chunk)
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        """Do it in the middle of an attempt, which takes an `OSError` for the connection's."""
+        """Run *work* on the disk's thread, and raise its `OSError` as a `DiskError`.
+
+        The attempt around it would take an `OSError` for one of the connection.
+        """
         trouble = await self._do(self._step, work, *args)
         if trouble is not None:
             raise DiskError(trouble)
@@ -193,7 +151,10 @@ class FileBuffer(Buffer):
         return await asyncio.shield(loop.run_in_executor(self._thread, work, *args))
 
     def _step(self, work: Callable[..., object], *args: object) -> OSError | None:
-        """Do it if all went well before: who would have been told may have been cancelled."""
+        """Run *work* unless an earlier disk step failed, and return the first error.
+
+        The call that should have got that error may have been cancelled.
+        """
         if self._trouble is None:
             try:
                 work(*args)
@@ -210,9 +171,9 @@ class FileBuffer(Buffer):
         assert self._file is not None, "used outside of `async with`"
         return self._file
 
-    def _truncate(self, size: int) -> None:
+    def _truncate(self) -> None:
         file = self._open_file()
-        file.seek(size)
+        file.seek(0)
         file.truncate()
 
     def _keep(self) -> None:
@@ -238,15 +199,3 @@ class FileBuffer(Buffer):
         if self._part is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._part)
-
-
-def missing(headers: Mapping[str, str], size: int) -> int | None:
-    """Return the size of the whole, if a part holds all the bytes from *size* on; else None."""
-    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if found is None or "Content-Encoding" in headers:
-        return None
-    first, last = int(found[1]), int(found[2])
-    total = last + 1 if found[3] == "*" else int(found[3])
-    rest = str(total - first)
-    right = first == size and last == total - 1 >= first
-    return total if right and headers.get("Content-Length", rest) == rest else None

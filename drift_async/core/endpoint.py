@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import attrs
 
-from ..errors import DecodeError, InputError, excerpt
+from ..errors import DecodeError, InputError, describe_body
 from .batch import Items
 from .bulk import Bulk, BulkCaller, BulkOptions
 from .codec import MisfitError, structure
@@ -128,10 +128,8 @@ class Endpoint(Generic[T]):
         if isinstance(fault, MisfitError):
             detail, path = fault.detail, fault.path
         else:
-            detail, path = (
-                f"{_plainly(fault)} ({excerpt(reply.body.decode(errors='replace'))!r})",
-                "$",
-            )
+            body = describe_body(reply.headers, reply.body)
+            detail, path = f"{_plainly(fault)} ({body})", "$"
         return DecodeError(detail, operation=self.name, path=path, applied=True, **reply.told())
 
     def _read(self, body: bytes) -> Any:
@@ -275,6 +273,7 @@ class Caller(Protocol):
         body: bytes | None = None,
         *,
         sink: Sink | None = None,
+        secrets: Sequence[Secret] = (),
     ) -> Reply: ...
     def token(self) -> Secret: ...
     def started(self) -> Self: ...
@@ -298,9 +297,19 @@ class Resource:
         discreet(cls)
 
     async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
+        secrets = [
+            value
+            for fields in (values, body)
+            if isinstance(fields, dict)
+            for value in fields.values()
+            if isinstance(value, Secret)
+        ]
         # Query and body may hold a secret, so neither is kept where a traceback would show it.
         reply = await self._caller.send(
-            endpoint, endpoint.target(values), None if body is None else dumps(body)
+            endpoint,
+            endpoint.target(values),
+            None if body is None else dumps(body),
+            secrets=secrets,
         )
         if len(reply.body) > BIG:
             return await in_thread(endpoint.decode, reply)

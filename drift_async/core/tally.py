@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..errors import CallError, ClosedError, DeadlineError, merged, reply_applie
 from .endpoint import Endpoint, Reply
 from .rate_limit import new_place
 from .retry import Failure, failure_error, parse_retry_after
+from .secret import Secret
 
 
 class Tally:
@@ -29,6 +30,7 @@ class Tally:
         "renewed",
         "request_id",
         "retry_after",
+        "secrets",
         "status",
         "uncounted",
     )
@@ -48,6 +50,7 @@ class Tally:
         self.status: int | None = None
         self.request_id: str | None = None
         self.retry_after: float | None = None
+        self.secrets: Sequence[Secret] = ()  # what the last request carried
 
     def note(self, outcome: Reply | Failure) -> None:
         """Take note of an attempt that failed."""
@@ -116,5 +119,6 @@ class Tally:
             operation=self.endpoint.name,
             scope=self.endpoint.scope,
             retry_after=self.retry_after,
+            secrets=self.secrets,
             **{key: value for key, value in told.items() if key != "status"},
         )
