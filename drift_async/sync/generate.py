@@ -107,14 +107,9 @@ class Source:
 
     def head(self, method: Function) -> str:
         """Return a method's text from ``def`` to the end of its docstring, without ``async``."""
-        first = method.body[0]
-        lines = self.text.split("\n")
-        if ast.get_docstring(method) is None:
-            line, column = first.lineno, first.col_offset
-        else:
-            line, column = first.end_lineno or 0, first.end_col_offset
-        last = lines[line - 1].encode()[:column].decode()
-        return without_await("\n".join([*lines[method.lineno - 1 : line - 1], last]).rstrip())
+        before, docstring, _ = self.of(method).partition(self.of(method.body[0]))
+        head = before.rstrip() if ast.get_docstring(method) is None else before + docstring
+        return without_await(f"    {head}")
 
 
 def render() -> dict[Path, str]:
@@ -137,8 +132,8 @@ def _formatted(texts: dict[Path, str]) -> dict[Path, str]:
         for path, text in texts.items():
             copies[path].write_text(text)
         for command in (["check", "--select", "I", "--fix"], ["format"]):
-            ruff = [sys.executable, "-m", "ruff", *command, "--config", PYPROJECT]
-            subprocess.run([*ruff, "--no-cache", "--quiet", folder], check=True)
+            options = ["--config", str(PYPROJECT), "--no-cache", "--quiet"]
+            subprocess.run([sys.executable, "-m", "ruff", *command, *options, folder], check=True)
         return {path: copy.read_text() for path, copy in copies.items()}
 
 
