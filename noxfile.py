@@ -11,7 +11,6 @@ from pathlib import Path
 import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-GROUPS = PROJECT["dependency-groups"]
 # The supported Pythons are those of the classifiers, and nowhere else.
 PYTHONS = [
     found[1]
@@ -19,7 +18,7 @@ PYTHONS = [
     if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line))
 ]
 
-nox.needs_version = ">=2024.10"
+nox.needs_version = ">=2025.2.9"  # dependency_groups()
 nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "twin", "tests"]
 nox.options.reuse_venv = "yes"
@@ -42,6 +41,11 @@ def interpreter(version: str) -> str | None:
     return None
 
 
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group and of the groups it includes."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
 FOUND = [python for version in PYTHONS if (python := interpreter(version))]
 NEWEST = FOUND[-1:] or [None]
 OLDEST = FOUND[:1] or [None]
@@ -51,7 +55,7 @@ ON_ALL_CORES = ("-n", "auto")
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and which part of the house imports which."""
-    session.install("-e", ".[cli]", *GROUPS["lint"])
+    session.install("-e", ".[cli]", *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
@@ -60,7 +64,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, of both faces, of the tests and of the example services."""
-    session.install("-e", ".[cli,fast]", *GROUPS["types"], *GROUPS["test"])
+    session.install("-e", ".[cli,fast]", *group("types"), *group("test"))
     session.run("mypy")
     session.run("mypy", "docs/examples")
 
@@ -68,22 +72,22 @@ def types(session: nox.Session) -> None:
 @nox.session
 def twin(session: nox.Session) -> None:
     """Check that the blocking twin is what the generator writes; `-- --write` writes it."""
-    session.install("-e", ".")
+    session.install("-e", ".", *group("format"))
     check = () if "--write" in session.posargs else ("--check",)
-    session.run("python", "-m", "drift_async.sync.mirror", *check)
+    session.run("python", "-m", "drift_async.sync.generate", *check)
 
 
 @nox.session(python=OLDEST)
 def tests(session: nox.Session) -> None:
     """Run the whole suite on the oldest supported Python that is here."""
-    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.install("-e", ".[cli]", *group("test"))
     session.run("pytest", *ON_ALL_CORES, *session.posargs)
 
 
 @nox.session(python=NEWEST)
 def newest(session: nox.Session) -> None:
     """Run the short path through everything on the newest Python that is here."""
-    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.install("-e", ".[cli]", *group("test"))
     session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
@@ -96,14 +100,14 @@ def lowest(session: nox.Session) -> None:
             "dependencies"
         ]
     ]
-    session.install("-e", ".[cli]", *GROUPS["test"], *floors)
+    session.install("-e", ".[cli]", *group("test"), *floors)
     session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
 @nox.session
 def fast(session: nox.Session) -> None:
     """Run the short path with orjson and uvloop installed."""
-    session.install("-e", ".[cli,fast]", *GROUPS["test"])
+    session.install("-e", ".[cli,fast]", *group("test"))
     session.run("pytest", *ON_ALL_CORES, "-m", "smoke", *session.posargs)
 
 
@@ -117,21 +121,21 @@ def services(session: nox.Session) -> None:
     python = str(clean / "bin" / "python")
     packages = sorted(set(" ".join(named).split()))
     session.run(python, "-m", "pip", "install", "-q", ".", *packages, external=True)
-    session.install("-e", ".", *GROUPS["test"])
+    session.install("-e", ".", *group("test"))
     session.run("pytest", "tests/webhooks/test_services.py", env={"SERVICE_PYTHON": python})
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run what takes long: load, kill loops, wall-clock timing (600 s a test)."""
-    session.install("-e", ".[cli]", *GROUPS["test"])
+    session.install("-e", ".[cli]", *group("test"))
     session.run("pytest", "-m", "slow", "--timeout", "600", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure against the peers, all or `-- P4 P6`; exits 1 when a target is missed."""
-    session.install("-e", ".", *GROUPS["bench"])
+    session.install("-e", ".", *group("bench"))
     # As a wheel it puts its own urllib3 under requests, which is then slower than it has to be.
     alone = ("niquests", "--no-binary", "urllib3-future")
     session.install(*alone, env={"URLLIB3_NO_OVERRIDE": "1"})
