@@ -46,10 +46,15 @@ BY_HAND = {
 }
 """Twins written by hand, each with its reason, and their files in ``sync/``."""
 
-TYPES = {"Items": "iterators", "hand_over": "iterators", "Method": "bulk", "of_core": "bulk"}
+TYPES = {
+    "Items": "iterators",
+    "send_in_chunks": "iterators",
+    "Method": "bulk",
+    "to_awaitable": "bulk",
+}
 """Types of arguments that differ on the blocking face, what translates them, and their files."""
 
-TRANSLATED = {"Method": "of_core"}
+TRANSLATED = {"Method": "to_awaitable"}
 """What turns an argument of such a type into the one that the core takes."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
@@ -138,7 +143,7 @@ def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
 
 
 def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> Iterator[str]:
-    """Yield `__init__`: a client or sandbox makes its core and loop, a group is given them."""
+    """Yield `__init__`: a client or sandbox makes its core and portal, a group is given them."""
     groups = [
         (item.target.id, item.annotation.id)
         for item in node.body
@@ -147,10 +152,10 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
         and isinstance(item.annotation, ast.Name)
         and item.annotation.id in GROUPS
     ]
-    attach = ["self._core = core", "self._loop = loop"]
-    attach += [f"self.{name} = {kind}(core.{name}, loop)" for name, kind in groups]
+    attach = ["self._core = core", "self._portal = portal"]
+    attach += [f"self.{name} = {kind}(core.{name}, portal)" for name, kind in groups]
     if init is None:
-        yield f"    def __init__(self, core: _async.{node.name}, loop: Loop) -> None:"
+        yield f"    def __init__(self, core: _async.{node.name}, portal: Portal) -> None:"
         yield from (f"        {line}" for line in attach)
         return
     for item in ast.walk(init):
@@ -159,15 +164,15 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
                 raise source.refuse(item, f"{name} is set in __init__: make it a property")
     yield from _signature(source, init, "__init__")
     yield from _call(f"        core = _async.{node.name}", source, init, "")
-    yield "        self._attach(core, Loop(core))"
+    yield "        self._attach(core, Portal(core))"
     yield ""
-    yield f"    def _attach(self, core: _async.{node.name}, loop: Loop) -> None:"
+    yield f"    def _attach(self, core: _async.{node.name}, portal: Portal) -> None:"
     yield from (f"        {line}" for line in attach)
     yield ""
     yield "    @classmethod"
-    yield f"    def _around(cls, core: _async.{node.name}, loop: Loop | None = None) -> Self:"
+    yield f"    def _around(cls, core: _async.{node.name}, portal: Portal | None = None) -> Self:"
     yield "        self = cls.__new__(cls)"
-    yield "        self._attach(core, loop or Loop(core))"
+    yield "        self._attach(core, portal or Portal(core))"
     yield "        return self"
 
 
@@ -198,10 +203,10 @@ def _body(
     returns = "" if method.returns is None else source.of(method.returns)
     begin = "        " if returns == "None" else "        return "
     if name == "open":
-        yield "        self._loop.open(self._core)"
+        yield "        self._portal.open(self._core)"
     elif name == "close":
         yield from _call(
-            f"{begin}self._loop.close(self._core, self._core.close", source, method, ")"
+            f"{begin}self._portal.close(self._core, self._core.close", source, method, ")"
         )
     elif name == "__aenter__":
         yield "        self.open()"
@@ -211,25 +216,27 @@ def _body(
     elif name == "__repr__":
         yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
     elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
-        yield f"{begin}hand_over(self._loop, self._core.{name}, {method.args.args[1].arg})"
+        yield f"{begin}send_in_chunks(self._portal, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        yield from _call(f"{begin}self._loop.run(self._core.{name}", source, method, ")")
+        yield from _call(f"{begin}self._portal.run(self._core.{name}", source, method, ")")
     elif "classmethod" in decorators:
         yield from _call(
             f"        return cls._around(_async.{node.name}.{name}", source, method, ")"
         )
     elif returns == "Self":
         yield from _call(f"        view = self._core.{name}", source, method, "")
-        yield "        return type(self)._around(view, self._loop)"
+        yield "        return type(self)._around(view, self._portal)"
     elif returns.partition("[")[0] in BY_HAND:
         kind = returns.partition("[")[0]
         yield from _call(
-            f"        return {kind}(self._core.{name}", source, method, ", self._loop)"
+            f"        return {kind}(self._core.{name}", source, method, ", self._portal)"
         )
     elif "property" in decorators:
-        yield f"        return self._loop.read(lambda: self._core.{name})"
+        yield f"        return self._portal.snapshot(lambda: self._core.{name})"
     else:
-        yield from _call(f"{begin}self._loop.read(lambda: self._core.{name}", source, method, ")")
+        yield from _call(
+            f"{begin}self._portal.snapshot(lambda: self._core.{name}", source, method, ")"
+        )
 
 
 def _is_walked(argument: ast.arg) -> bool:
@@ -337,12 +344,12 @@ def _imports(source: Source, bodies: str) -> str:
     tree = ast.parse(bodies)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    bound = {"self", "core", "_core", "loop", "Loop", "cls", "view", "_async", *dir(builtins)}
+    bound = {"self", "core", "_core", "portal", "Portal", "cls", "view", "_async", *dir(builtins)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     wanted: dict[tuple[int, str], set[str]] = {}
     for name in used - own - bound:
         wanted.setdefault(_home(source, name), set()).add(name)
-    wanted.setdefault((1, "loop"), set()).add("Loop")
+    wanted.setdefault((1, "portal"), set()).add("Portal")
     package, _, last = source.module.rpartition(".")
     wanted.setdefault((2, package), set()).add(f"{last} as _async")
     lines = [f"import {module}" for (level, module) in sorted(wanted) if level == MODULE]
