@@ -21,7 +21,7 @@ from .measure import Row, Target, wall
 def p4(bench: Bench) -> Iterator[Row]:
     """Calls to a dict; the peers get a session for each thread, as they are not made to share."""
     for loop, peer, threads, bound in (
-        ("asyncio", "requests", 1, 2.0),
+        ("asyncio", "requests", 1, 1.8),
         ("asyncio", "requests", 8, 4.0),
         ("uvloop", "requests", 1, None),
         ("uvloop", "requests", 8, None),
