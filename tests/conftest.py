@@ -35,7 +35,7 @@ def _nothing_blocks_a_loop() -> Iterator[None]:
     with blockbuster_ctx("drift_async", excluded_modules=["drift_async.sandbox"]) as guard:
         allow = guard.functions
         # The blocking face blocks its caller, in a notebook the one loop of that.
-        allow["threading.Lock.acquire"].can_block_in("drift_async/sync/loop.py", "run")
+        allow["threading.Lock.acquire"].can_block_in("drift_async/sync/portal.py", "run")
         # Settings are read where a client is made, a small file among them.
         allow["io.TextIOWrapper.read"].can_block_in("drift_async/core/secret.py", "secret_from")
         yield

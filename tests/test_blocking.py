@@ -11,7 +11,7 @@ import pytest
 from blockbuster import BlockingError
 
 import drift_async
-from drift_async.sync.loop import Thread
+from drift_async.sync.portal import LoopThread
 
 
 def sleepy(file: str) -> Coroutine[Any, Any, None]:
@@ -36,7 +36,7 @@ async def test_the_sandbox_may_sleep() -> None:
 
 
 def test_a_sleep_on_the_thread_of_a_blocking_client_is_found() -> None:
-    thread = Thread()
+    thread = LoopThread()
     with pytest.raises(BlockingError):
         thread.run(sleepy("core/call.py"))
     thread.stop()

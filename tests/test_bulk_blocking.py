@@ -21,7 +21,7 @@ from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox
 from drift_async.sync import Bulk, Drift, InputError
 from drift_async.sync.bulk import PAUSE
-from drift_async.sync.loop import Loop
+from drift_async.sync.portal import Portal
 
 from .test_twin_life import run, silent_server
 
@@ -139,12 +139,12 @@ def many(
 ) -> Iterator[Any]:
     """Give a bulk that calls a coroutine function, and the client it does so with."""
     client = Always()
-    loop = Loop(client)
-    loop.open(client)
+    portal = Portal(client)
+    portal.open(client)
     plan = plan or (lambda _: repeat(call))
-    with Bulk(core.Bulk(client, items, plan, **options), loop) as bulk:
+    with Bulk(core.Bulk(client, items, plan, **options), portal) as bulk:
         yield bulk, client
-    loop.close(client, client.close())
+    portal.close(client, client.close())
 
 
 @pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 80)])
@@ -188,7 +188,7 @@ def test_a_busy_caller_does_not_let_the_calls_run_dry(seconds: float, more: bool
             if outcome.index == 2:
                 break
             client.time += seconds
-        bulk._loop.run(asyncio.sleep(0))  # after which all have begun that were started
+        bulk._portal.run(asyncio.sleep(0))  # after which all have begun that were started
     assert (len(started) > 8) is more
 
 

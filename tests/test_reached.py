@@ -143,7 +143,7 @@ async def other_loop(place: Place) -> None:
     async def on_its_own_thread() -> None:
         drift.twin.users.get(228_225)
 
-    await asyncio.to_thread(drift.twin._loop.run, on_its_own_thread())
+    await asyncio.to_thread(drift.twin._portal.run, on_its_own_thread())
 
 
 @scenario

@@ -279,7 +279,7 @@ async def test_a_forked_child_of_a_process_with_uvloop_ends_well(box: Sandbox) -
         """
         drift = Drift.from_env(env)
         first = drift.users.all().first().id
-        say(type(drift._loop._thread._loop).__mro__[1].__module__)
+        say(type(drift._portal._thread._loop).__mro__[1].__module__)
         say([thread for thread in os.listdir("/proc/self/task")
              if "libuv" in open(f"/proc/self/task/{thread}/comm").read()])
         for _ in range(3):
@@ -362,17 +362,17 @@ async def test_a_child_forked_during_the_first_call_starts_clean(box: Sandbox) -
     said = await run(
         box.env,
         """
-        from drift_async.sync.loop import Thread
+        from drift_async.sync.portal import LoopThread
         drift = Drift.from_env(env)
         opened, forked = threading.Event(), threading.Event()
-        run = Thread.run
-        def held(self, coroutine, bound=None):
-            result = run(self, coroutine, bound)
+        run = LoopThread.run
+        def held(self, coroutine, timeout=None):
+            result = run(self, coroutine, timeout)
             if not opened.is_set():
                 opened.set()
                 forked.wait()
             return result
-        Thread.run = held
+        LoopThread.run = held
         thread = threading.Thread(target=lambda: say(len(drift.accounts.all().collect())))
         thread.start()
         opened.wait()
@@ -397,7 +397,7 @@ async def test_a_call_on_the_clients_own_thread_is_refused(box: Sandbox) -> None
         async def on_the_loop():
             drift.users.get(1)
         try:
-            drift._loop.run(on_the_loop())
+            drift._portal.run(on_the_loop())
         except WrongLoopError as error:
             say(str(error))
         """,
@@ -415,7 +415,7 @@ async def test_context_variables_of_the_caller_are_seen_inside_the_call(box: San
             return trace.get()
         drift = Drift.from_env(env)
         trace.set("mine")
-        say(drift._loop.run(seen()))
+        say(drift._portal.run(seen()))
         """,
     )
     assert said == ["mine"]

@@ -131,7 +131,7 @@ class Client:
             if not site.live.loop.is_closed():
                 site.use()
                 return
-            self._abandon()  # its loop ended before it was closed
+            self._forget_after_fork()  # its loop ended before it was closed
         live = site.live = Live(self._connect(), site.hooks)
         if site.auth is not None:
             live.spawn(site.auth.keep(site, live))
@@ -152,7 +152,7 @@ class Client:
         site = self._caller.site
         if site.live is not None:
             if site.live.loop.is_closed():
-                self._abandon()
+                self._forget_after_fork()
                 return None
             live = site.use()
             site.live = None
@@ -198,8 +198,11 @@ class Client:
         if self._is_view:
             raise ClosedError("a view is opened and closed with the client it was made from")
 
-    def _abandon(self) -> None:
-        """Drop what is live without touching it: its loop is gone, or it is a parent process's."""
+    def _forget_after_fork(self) -> None:
+        """Drop the connections without touching them: they belong to the parent process.
+
+        Also right for connections whose event loop has ended.
+        """
         site = self._caller.site
         if site.live is not None:
             site.live.connection.abandon()

@@ -150,7 +150,7 @@ class EventClient(Client):
             raise
 
     async def _open(self) -> None:
-        self._abandon()  # the last loop may have ended before it was closed
+        self._forget_after_fork()  # the last loop may have ended before it was closed
         try:
             await self._open_store()
             await super().open()
@@ -305,17 +305,17 @@ class EventClient(Client):
                 self._outbox.recall()
                 self._resolver = None
 
-    def _abandon(self) -> None:
-        """Drop what is live without touching it; the outbox stays."""
+    def _forget_after_fork(self) -> None:
+        """Drop the connections without touching them, and the delivery; the outbox stays."""
         if (live := self._caller.site.live) is not None:
             self._resolver = live.connection.resolver
-        super()._abandon()
+        super()._forget_after_fork()
         self._delivery = self._taking = None
         self._outbox.recall()
 
     def _start_clean(self) -> None:
         """In a forked child: what was accepted before is the parent's, and so is who waits."""
-        self._abandon()
+        self._forget_after_fork()
         self._caller.site.limiters = {"default": Limiter(self._rate)}
         self._reset()
 

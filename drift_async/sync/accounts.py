@@ -12,16 +12,16 @@ from ..core.inputs import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Accounts:
     """Companies known to Drift: https://devdocs.drift.com/docs/account-model"""
 
-    def __init__(self, core: _async.Accounts, loop: Loop) -> None:
+    def __init__(self, core: _async.Accounts, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def create(
         self,
@@ -38,7 +38,7 @@ class Accounts:
         `OutcomeUnknownError`; nothing is created twice.
         https://devdocs.drift.com/docs/creating-an-account
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.create(
                 owner_id,
                 name=name,
@@ -53,14 +53,14 @@ class Accounts:
 
         https://devdocs.drift.com/docs/account-model
         """
-        return self._loop.run(self._core.get(account_id))
+        return self._portal.run(self._core.get(account_id))
 
     def all(self, *, page_size: int = 65, resume: str | None = None) -> Pager[Account]:
         """Return all accounts but the deleted, *page_size* (at most 65) to a request.
 
         https://devdocs.drift.com/docs/account-model
         """
-        return Pager(self._core.all(page_size=page_size, resume=resume), self._loop)
+        return Pager(self._core.all(page_size=page_size, resume=resume), self._portal)
 
     def update(
         self,
@@ -77,7 +77,7 @@ class Accounts:
         *custom_properties* replace the old ones as a whole. None is sent as null.
         https://devdocs.drift.com/docs/updating-accounts
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.update(
                 account_id,
                 owner_id,
@@ -93,4 +93,4 @@ class Accounts:
 
         https://devdocs.drift.com/docs/account-model
         """
-        self._loop.run(self._core.delete(account_id))
+        self._portal.run(self._core.delete(account_id))

@@ -9,27 +9,27 @@ from ..core.discreet import discreet
 from ..core.secret import Secret
 from ..resources import app as _async
 from ..resources.app import TokenInfo
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class App:
     """The app that the client speaks for."""
 
-    def __init__(self, core: _async.App, loop: Loop) -> None:
+    def __init__(self, core: _async.App, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def token_info(self, token: str | Secret | None = None) -> TokenInfo:
         """Return what is known of *token*, or of the client's own; `NotFoundError` if nothing.
 
         https://devdocs.drift.com/docs/get-token-information
         """
-        return self._loop.run(self._core.token_info(token))
+        return self._portal.run(self._core.token_info(token))
 
     def uninstall(self, client_id: str, client_secret: str | Secret) -> None:
         """Remove the app from the organisation of the client's token, which ends with it.
 
         A repeat raises `AuthenticationError`. https://devdocs.drift.com/docs/app-uninstall
         """
-        self._loop.run(self._core.uninstall(client_id, client_secret))
+        self._portal.run(self._core.uninstall(client_id, client_secret))

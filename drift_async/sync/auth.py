@@ -19,7 +19,7 @@ from ..core.retry import Retry
 from ..core.secret import Secret
 from ..tokens import SharedToken, Token
 from .life import Client
-from .loop import Loop
+from .portal import Portal
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -87,16 +87,16 @@ class OAuth(Client):
             on_retry=on_retry,
             tracer_provider=tracer_provider,
         )
-        self._attach(core, Loop(core))
+        self._attach(core, Portal(core))
 
-    def _attach(self, core: _async.OAuth, loop: Loop) -> None:
+    def _attach(self, core: _async.OAuth, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     @classmethod
-    def _around(cls, core: _async.OAuth, loop: Loop | None = None) -> Self:
+    def _around(cls, core: _async.OAuth, portal: Portal | None = None) -> Self:
         self = cls.__new__(cls)
-        self._attach(core, loop or Loop(core))
+        self._attach(core, portal or Portal(core))
         return self
 
     @classmethod
@@ -119,7 +119,9 @@ class OAuth(Client):
         session. `code_from` reads them. Scopes are set in the app.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
-        return self._loop.read(lambda: self._core.authorize_url(state, redirect_uri=redirect_uri))
+        return self._portal.snapshot(
+            lambda: self._core.authorize_url(state, redirect_uri=redirect_uri)
+        )
 
     def code_from(self, url: str, *, state: str) -> Secret:
         """Return the code that the browser brought to ``redirect_uri``; *url* is what it asked for.
@@ -128,7 +130,7 @@ class OAuth(Client):
         may have started it, and `CredentialsError` if the user did not agree.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
-        return self._loop.read(lambda: self._core.code_from(url, state=state))
+        return self._portal.snapshot(lambda: self._core.code_from(url, state=state))
 
     def exchange(self, code: str | Secret, *, redirect_uri: str | None = None) -> Token:
         """Return the token for a *code*, which works once and soon ends.
@@ -136,7 +138,7 @@ class OAuth(Client):
         *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
-        return self._loop.run(self._core.exchange(code, redirect_uri=redirect_uri))
+        return self._portal.run(self._core.exchange(code, redirect_uri=redirect_uri))
 
     def refresh(self, token: Token) -> Token:
         """Return a new token for an old one, whose refresh token is void from then on.
@@ -144,7 +146,7 @@ class OAuth(Client):
         What `auth` makes does this by itself, so use one or the other. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/authentication-and-scopes
         """
-        return self._loop.run(self._core.refresh(token))
+        return self._portal.run(self._core.refresh(token))
 
     def auth(
         self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
@@ -170,4 +172,4 @@ class OAuth(Client):
         one of them do it, and the others make ``Drift(token)`` of the access token that it stores.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
-        return self._loop.read(lambda: self._core.auth(token, on_refresh=on_refresh))
+        return self._portal.snapshot(lambda: self._core.auth(token, on_refresh=on_refresh))

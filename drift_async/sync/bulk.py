@@ -17,7 +17,7 @@ import attrs
 from ..core import bulk as _async
 from ..core.outcome import BulkReport, Item, Outcome, Value
 from ..errors import InputError
-from .loop import Loop
+from .portal import Portal
 
 Method = Callable[[Item], Value]
 """A method of a group that takes one argument."""
@@ -36,11 +36,11 @@ class Bulk(Generic[Item, Value]):
     when its turn comes, with a note that names the index. A bulk is used once.
     """
 
-    def __init__(self, core: _async.Bulk[Item, Value], loop: Loop) -> None:
+    def __init__(self, core: _async.Bulk[Item, Value], portal: Portal) -> None:
         if not isinstance(core._items, Iterable):
             raise InputError("items", "must be a plain iterable")
         self._core = core
-        self._loop = loop
+        self._portal = portal
         self._now = core._caller.now
         self._items = core._items
         self._supply: Iterator[Item] | None = None
@@ -70,7 +70,7 @@ class Bulk(Generic[Item, Value]):
 
     def close(self) -> None:
         """Start nothing more, and cancel what is under way."""
-        self._loop.leave(self._core.close())
+        self._portal.run_if_open(self._core.close())
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +107,7 @@ class Bulk(Generic[Item, Value]):
         is_low = window.is_low
         if is_low:
             window.pull(self._supply, window.wanted, self._now() + PAUSE)
-        self._loop.run(self._bring(wait, is_low))
+        self._portal.run(self._bring(wait, is_low))
         self._crossed = self._now()
 
     async def _bring(self, wait: bool, is_low: bool) -> None:
@@ -115,9 +115,9 @@ class Bulk(Generic[Item, Value]):
         self._ready += await self._core._window.exchange(wait=wait, brought=is_low)
 
 
-def of_core(method: Callable[[Item], Value]) -> Any:
-    """Return the coroutine method that is behind a blocking one; what is none comes back."""
+def to_awaitable(method: Callable[[Item], Value]) -> Any:
+    """Return the coroutine method behind a blocking method; any other callable unchanged."""
     if isinstance(method, partial):
-        return partial(of_core(method.func), *method.args, **method.keywords)
+        return partial(to_awaitable(method.func), *method.args, **method.keywords)
     group = getattr(method, "__self__", None)
     return getattr(getattr(group, "_core", None), getattr(method, "__name__", ""), method)

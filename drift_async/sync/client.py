@@ -20,14 +20,14 @@ from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from .accounts import Accounts
 from .app import App
-from .bulk import Bulk, Method, of_core
+from .bulk import Bulk, Method, to_awaitable
 from .contacts import Contacts
 from .conversations import Conversations
 from .gdpr import Gdpr
 from .iterators import Items
 from .life import Client
-from .loop import Loop
 from .playbooks import Playbooks
+from .portal import Portal
 from .reports import Reports
 from .scim import Scim
 from .teams import Teams
@@ -109,26 +109,26 @@ class Drift(Client):
             on_retry=on_retry,
             tracer_provider=tracer_provider,
         )
-        self._attach(core, Loop(core))
+        self._attach(core, Portal(core))
 
-    def _attach(self, core: _async.Drift, loop: Loop) -> None:
+    def _attach(self, core: _async.Drift, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
-        self.contacts = Contacts(core.contacts, loop)
-        self.users = Users(core.users, loop)
-        self.conversations = Conversations(core.conversations, loop)
-        self.accounts = Accounts(core.accounts, loop)
-        self.playbooks = Playbooks(core.playbooks, loop)
-        self.teams = Teams(core.teams, loop)
-        self.app = App(core.app, loop)
-        self.gdpr = Gdpr(core.gdpr, loop)
-        self.scim = Scim(core.scim, loop)
-        self.reports = Reports(core.reports, loop)
+        self._portal = portal
+        self.contacts = Contacts(core.contacts, portal)
+        self.users = Users(core.users, portal)
+        self.conversations = Conversations(core.conversations, portal)
+        self.accounts = Accounts(core.accounts, portal)
+        self.playbooks = Playbooks(core.playbooks, portal)
+        self.teams = Teams(core.teams, portal)
+        self.app = App(core.app, portal)
+        self.gdpr = Gdpr(core.gdpr, portal)
+        self.scim = Scim(core.scim, portal)
+        self.reports = Reports(core.reports, portal)
 
     @classmethod
-    def _around(cls, core: _async.Drift, loop: Loop | None = None) -> Self:
+    def _around(cls, core: _async.Drift, portal: Portal | None = None) -> Self:
         self = cls.__new__(cls)
-        self._attach(core, loop or Loop(core))
+        self._attach(core, portal or Portal(core))
         return self
 
     @classmethod
@@ -146,7 +146,7 @@ class Drift(Client):
         It shares connections and rate limits, and is opened and closed with the client itself.
         """
         view = self._core.with_options(timeout=timeout, retry=retry)
-        return type(self)._around(view, self._loop)
+        return type(self)._around(view, self._portal)
 
     def request(
         self,
@@ -163,7 +163,7 @@ class Drift(Client):
         key), *json* the body. *effect* says whether a repeat may apply twice: by default a GET is
         ``safe`` and all else ``once``, sent again only if nothing has left. An empty reply is None.
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.request(method, path, params=params, json=json, effect=effect)
         )
 
@@ -191,11 +191,11 @@ class Drift(Client):
         """
         return Bulk(
             self._core.bulk(
-                of_core(method),
+                to_awaitable(method),
                 items,
                 window=window,
                 stop_on_error=stop_on_error,
                 progress=progress,
             ),
-            self._loop,
+            self._portal,
         )

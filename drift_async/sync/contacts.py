@@ -17,7 +17,7 @@ from ..resources.contact_items import ContactUpdate, NewContact
 from ..resources.contacts import Contact, TimelineEvent
 from .bulk import Bulk
 from .iterators import Items
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -27,9 +27,9 @@ class Contacts:
     >>> contact = drift.contacts.upsert("u-8c1f", email="ada@example.com")
     """
 
-    def __init__(self, core: _async.Contacts, loop: Loop) -> None:
+    def __init__(self, core: _async.Contacts, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def create(
         self,
@@ -45,7 +45,7 @@ class Contacts:
         who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`; nothing is
         created twice. https://devdocs.drift.com/docs/creating-a-contact
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.create(email, external_id=external_id, attributes=attributes)
         )
 
@@ -54,21 +54,21 @@ class Contacts:
 
         https://devdocs.drift.com/docs/retrieving-contact
         """
-        return self._loop.run(self._core.get(contact_id))
+        return self._portal.run(self._core.get(contact_id))
 
     def find_by_email(self, email: str, *, limit: int = 25) -> list[Contact]:
         """Return the contacts with just this e-mail address, at most *limit*; maybe none.
 
         https://devdocs.drift.com/docs/retrieving-contact
         """
-        return self._loop.run(self._core.find_by_email(email, limit=limit))
+        return self._portal.run(self._core.find_by_email(email, limit=limit))
 
     def find_by_external_id(self, *external_ids: str) -> list[Contact]:
         """Return the contacts with these ids of yours; unknown ones are left out.
 
         Takes one request for each 50 ids, or fewer where they are long. https://devdocs.drift.com/docs/retrieving-contact
         """
-        return self._loop.run(self._core.find_by_external_id(*external_ids))
+        return self._portal.run(self._core.find_by_external_id(*external_ids))
 
     def update(self, contact_id: int, attributes: Mapping[str, Any]) -> Contact:
         """Set the given attributes, and return the contact; the others stay as they are.
@@ -76,7 +76,7 @@ class Contacts:
         An unknown key makes a custom attribute. The API takes no null: None raises `InputError`.
         https://devdocs.drift.com/docs/contact-model
         """
-        return self._loop.run(self._core.update(contact_id, attributes))
+        return self._portal.run(self._core.update(contact_id, attributes))
 
     def update_by_external_id(
         self, external_id: str, attributes: Mapping[str, Any], *, id_type: str = "external"
@@ -86,7 +86,7 @@ class Contacts:
         With *id_type* ``drift`` or ``internal`` the id is read as Drift's own.
         https://devdocs.drift.com/docs/contact-model
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.update_by_external_id(external_id, attributes, id_type=id_type)
         )
 
@@ -99,14 +99,14 @@ class Contacts:
         contact in between, it is updated. A lost reply to the creation raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-contact
         """
-        return self._loop.run(self._core.upsert(external_id, email=email, attributes=attributes))
+        return self._portal.run(self._core.upsert(external_id, email=email, attributes=attributes))
 
     def delete(self, contact_id: int) -> None:
         """Take a contact out of the contacts view; erasure is `drift.gdpr.delete`.
 
         https://devdocs.drift.com/docs/removing-a-contact
         """
-        self._loop.run(self._core.delete(contact_id))
+        self._portal.run(self._core.delete(contact_id))
 
     def get_many(
         self, contact_ids: Items[int], **options: Unpack[BulkOptions]
@@ -115,7 +115,7 @@ class Contacts:
 
         https://devdocs.drift.com/docs/retrieving-contact
         """
-        return Bulk(self._core.get_many(contact_ids, **options), self._loop)
+        return Bulk(self._core.get_many(contact_ids, **options), self._portal)
 
     def create_many(
         self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
@@ -125,7 +125,7 @@ class Contacts:
         Run again, it meets what it has created: `ConflictError`. With external ids of yours,
         `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
         """
-        return Bulk(self._core.create_many(contacts, **options), self._loop)
+        return Bulk(self._core.create_many(contacts, **options), self._portal)
 
     def update_many(
         self, updates: Items[ContactUpdate], **options: Unpack[BulkOptions]
@@ -134,7 +134,7 @@ class Contacts:
 
         https://devdocs.drift.com/docs/contact-model
         """
-        return Bulk(self._core.update_many(updates, **options), self._loop)
+        return Bulk(self._core.update_many(updates, **options), self._portal)
 
     def upsert_many(
         self, contacts: Items[NewContact], **options: Unpack[BulkOptions]
@@ -145,7 +145,7 @@ class Contacts:
         ``external_id`` are done in order. Run again after a crash, it ends in the same state as
         one run. https://devdocs.drift.com/docs/creating-a-contact
         """
-        return Bulk(self._core.upsert_many(contacts, **options), self._loop)
+        return Bulk(self._core.upsert_many(contacts, **options), self._portal)
 
     def delete_many(
         self, contact_ids: Items[int], **options: Unpack[BulkOptions]
@@ -154,7 +154,7 @@ class Contacts:
 
         https://devdocs.drift.com/docs/removing-a-contact
         """
-        return Bulk(self._core.delete_many(contact_ids, **options), self._loop)
+        return Bulk(self._core.delete_many(contact_ids, **options), self._portal)
 
     def add_timeline_event(
         self,
@@ -169,7 +169,7 @@ class Contacts:
         The contact is named by one of the two ids. Without *created_at* the event is of now. A lost
         reply raises `OutcomeUnknownError`. https://devdocs.drift.com/docs/posting-timeline-events
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.add_timeline_event(
                 event, contact_id=contact_id, external_id=external_id, created_at=created_at
             )
@@ -180,7 +180,7 @@ class Contacts:
 
         https://devdocs.drift.com/docs/listing-custom-attributes
         """
-        return self._loop.run(self._core.attributes())
+        return self._portal.run(self._core.attributes())
 
     def unsubscribe(self, emails: Collection[str]) -> None:
         """Send no more mail to these addresses; unknown ones do no harm.
@@ -189,4 +189,4 @@ class Contacts:
         are done and the rest fails, the error's ``applied`` is None, and a note says how many are
         done; to repeat them does no harm. https://devdocs.drift.com/docs/contact-model
         """
-        self._loop.run(self._core.unsubscribe(emails))
+        self._portal.run(self._core.unsubscribe(emails))

@@ -13,7 +13,7 @@ from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -26,9 +26,9 @@ class Conversations:
     ...     print(drift.conversations.transcript(conversation.id))
     """
 
-    def __init__(self, core: _async.Conversations, loop: Loop) -> None:
+    def __init__(self, core: _async.Conversations, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def create(
         self,
@@ -44,7 +44,7 @@ class Conversations:
         the thread, the user *auto_assignee_id* joins it. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-conversation
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.create(
                 email,
                 body,
@@ -58,7 +58,7 @@ class Conversations:
 
         https://devdocs.drift.com/docs/retrieve-a-conversation
         """
-        return self._loop.run(self._core.get(conversation_id))
+        return self._portal.run(self._core.get(conversation_id))
 
     def all(
         self,
@@ -73,21 +73,23 @@ class Conversations:
         changes during the walk moves to the front and may be missed.
         https://devdocs.drift.com/docs/list-conversations
         """
-        return Pager(self._core.all(status=status, page_size=page_size, resume=resume), self._loop)
+        return Pager(
+            self._core.all(status=status, page_size=page_size, resume=resume), self._portal
+        )
 
     def stats(self) -> ConversationStats:
         """Return how many conversations there are of each status.
 
         https://devdocs.drift.com/docs/bulk-conversation-statuses
         """
-        return self._loop.run(self._core.stats())
+        return self._portal.run(self._core.stats())
 
     def messages(self, conversation_id: int, *, resume: str | None = None) -> Pager[Message]:
         """Return the messages of a conversation, the oldest first, 50 to a request.
 
         https://devdocs.drift.com/docs/message-model
         """
-        return Pager(self._core.messages(conversation_id, resume=resume), self._loop)
+        return Pager(self._core.messages(conversation_id, resume=resume), self._portal)
 
     def create_message(
         self,
@@ -105,7 +107,7 @@ class Conversations:
         *user_id* the bot writes. A lost reply raises `OutcomeUnknownError`; nothing is written
         twice. https://devdocs.drift.com/docs/creating-a-message
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.create_message(
                 conversation_id, body, type=type, buttons=buttons, user_id=user_id
             )
@@ -116,14 +118,14 @@ class Conversations:
 
         https://devdocs.drift.com/docs/conversation-model
         """
-        return self._loop.run(self._core.transcript(conversation_id))
+        return self._portal.run(self._core.transcript(conversation_id))
 
     def json_transcript(self, conversation_id: int) -> Transcript:
         """Return a conversation as JSON, whose shape is not documented.
 
         https://devdocs.drift.com/docs/conversation-model
         """
-        return self._loop.run(self._core.json_transcript(conversation_id))
+        return self._portal.run(self._core.json_transcript(conversation_id))
 
     def attachment(self, document_id: int, *, max_bytes: int = 32 * MIB) -> bytes:
         """Return the content of an attachment.
@@ -131,7 +133,7 @@ class Conversations:
         Over *max_bytes* it raises `ResponseTooLargeError`.
         https://devdocs.drift.com/docs/message-model
         """
-        return self._loop.run(self._core.attachment(document_id, max_bytes=max_bytes))
+        return self._portal.run(self._core.attachment(document_id, max_bytes=max_bytes))
 
     def download_attachment(
         self, document_id: int, path: str | PathLike[str], *, max_bytes: int = 1024 * MIB
@@ -142,6 +144,6 @@ class Conversations:
         `ResponseTooLargeError`; what the disk has to say comes as `OSError`.
         https://devdocs.drift.com/docs/message-model
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.download_attachment(document_id, path, max_bytes=max_bytes)
         )

@@ -22,8 +22,8 @@ from ..events.items import Identify, Track
 from ..events.outbox import WhenFull
 from ..events.records import Loss
 from .event_client import EventClient
-from .iterators import Items, hand_over
-from .loop import Loop
+from .iterators import Items, send_in_chunks
+from .portal import Portal
 
 
 @discreet
@@ -113,16 +113,16 @@ class DriftEvents(EventClient):
             on_response=on_response,
             on_retry=on_retry,
         )
-        self._attach(core, Loop(core))
+        self._attach(core, Portal(core))
 
-    def _attach(self, core: _async.DriftEvents, loop: Loop) -> None:
+    def _attach(self, core: _async.DriftEvents, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     @classmethod
-    def _around(cls, core: _async.DriftEvents, loop: Loop | None = None) -> Self:
+    def _around(cls, core: _async.DriftEvents, portal: Portal | None = None) -> Self:
         self = cls.__new__(cls)
-        self._attach(core, loop or Loop(core))
+        self._attach(core, portal or Portal(core))
         return self
 
     @classmethod
@@ -150,7 +150,7 @@ class DriftEvents(EventClient):
         Raises `InputError`, and `OutboxFullError` where the client was told so.
         https://devdocs.drift.com/docs/add-contact-event
         """
-        self._loop.run(
+        self._portal.run(
             self._core.identify(
                 user_id=user_id, company_id=company_id, attributes=attributes, created_at=created_at
             )
@@ -172,7 +172,7 @@ class DriftEvents(EventClient):
         client was told so.
         https://devdocs.drift.com/docs/add-contact-event
         """
-        self._loop.run(
+        self._portal.run(
             self._core.track(
                 event,
                 user_id=user_id,
@@ -187,11 +187,11 @@ class DriftEvents(EventClient):
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return hand_over(self._loop, self._core.identify_many, items)
+        return send_in_chunks(self._portal, self._core.identify_many, items)
 
     def track_many(self, items: Items[Track]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return hand_over(self._loop, self._core.track_many, items)
+        return send_in_chunks(self._portal, self._core.track_many, items)

@@ -9,7 +9,7 @@ from ..core.discreet import discreet
 from ..events import client as _async
 from ..events.records import DeadEvent, EventStats
 from .life import Client
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -18,9 +18,9 @@ class EventClient(Client):
 
     _core: _async.EventClient
 
-    def __init__(self, core: _async.EventClient, loop: Loop) -> None:
+    def __init__(self, core: _async.EventClient, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def open(self) -> None:
         """Make the client usable, and begin to deliver what waits.
@@ -31,7 +31,7 @@ class EventClient(Client):
         `WrongLoopError` while it is open in another one. Opening an open client does nothing; one
         that is being closed is opened after that.
         """
-        self._loop.open(self._core)
+        self._portal.open(self._core)
 
     def flush(self, timeout: float = 30.0) -> EventStats:
         """Send what waits now without delay, and return once it is delivered or set aside.
@@ -39,7 +39,7 @@ class EventClient(Client):
         After *timeout* seconds it returns all the same; so it does when delivery is stopped. The
         counts tell what is left.
         """
-        return self._loop.run(self._core.flush(timeout))
+        return self._portal.run(self._core.flush(timeout))
 
     def close(self, timeout: float = 5.0) -> EventStats:
         """Accept no more, deliver what waits for at most *timeout* seconds, and close.
@@ -47,19 +47,19 @@ class EventClient(Client):
         What is left is in the returned counts: on disk, to be delivered by who opens that outbox
         next; in memory, to be delivered if this client is opened again. Closing twice does nothing.
         """
-        return self._loop.close(self._core, self._core.close(timeout))
+        return self._portal.close(self._core, self._core.close(timeout))
 
     def stats(self) -> EventStats:
         """Return the counts of now."""
-        return self._loop.read(lambda: self._core.stats())
+        return self._portal.snapshot(lambda: self._core.stats())
 
     def dead(self) -> list[DeadEvent]:
         """Return the events that were set aside, oldest first."""
-        return self._loop.run(self._core.dead())
+        return self._portal.run(self._core.dead())
 
     def replay(self) -> int:
         """Put the events that were set aside back in line, behind all others; return how many.
 
         What does not match its checksum stays where it is.
         """
-        return self._loop.run(self._core.replay())
+        return self._portal.run(self._core.replay())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..core.discreet import discreet
 from ..resources import gdpr as _async
 from ..resources.gdpr import GdprDeletion, GdprRetrieval
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -18,9 +18,9 @@ class Gdpr:
     https://devdocs.drift.com/docs/automating-gdpr-retrieval-and-deletion
     """
 
-    def __init__(self, core: _async.Gdpr, loop: Loop) -> None:
+    def __init__(self, core: _async.Gdpr, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def retrieve(self, email: str) -> GdprRetrieval:
         """Have all that is stored of a person mailed to the owner of the organisation.
@@ -28,11 +28,11 @@ class Gdpr:
         Each call sends a mail; a lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/automating-gdpr-retrieval-and-deletion
         """
-        return self._loop.run(self._core.retrieve(email))
+        return self._portal.run(self._core.retrieve(email))
 
     def delete(self, email: str) -> GdprDeletion:
         """Have all that is stored of a person erased, for good; this happens after the reply.
 
         https://devdocs.drift.com/docs/gdpr-deletion
         """
-        return self._loop.run(self._core.delete(email))
+        return self._portal.run(self._core.delete(email))

@@ -52,10 +52,15 @@ BY_HAND = {
 }
 """Classes with a twin written by hand (the comment says why), and its module in ``sync/``."""
 
-TYPES = {"Items": "iterators", "hand_over": "iterators", "Method": "bulk", "of_core": "bulk"}
+TYPES = {
+    "Items": "iterators",
+    "send_in_chunks": "iterators",
+    "Method": "bulk",
+    "to_awaitable": "bulk",
+}
 """Argument types of the blocking face, functions that convert them, and their modules."""
 
-TRANSLATED = {"Method": "of_core"}
+TRANSLATED = {"Method": "to_awaitable"}
 """The function that converts an argument of this type for the core."""
 
 GROUPS = {name: stem for stem, (_, name) in SOURCES.items()}
@@ -166,7 +171,7 @@ def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
 
 
 def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> Iterator[str]:
-    """Yield `__init__`: a client or sandbox makes its core and loop, a group is given them."""
+    """Yield `__init__`: a client or sandbox makes its core and portal, a group is given them."""
     groups = [
         (item.target.id, item.annotation.id)
         for item in node.body
@@ -175,10 +180,10 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
         and isinstance(item.annotation, ast.Name)
         and item.annotation.id in GROUPS
     ]
-    attach = ["self._core = core", "self._loop = loop"]
-    attach += [f"self.{name} = {kind}(core.{name}, loop)" for name, kind in groups]
+    attach = ["self._core = core", "self._portal = portal"]
+    attach += [f"self.{name} = {kind}(core.{name}, portal)" for name, kind in groups]
     if init is None:
-        yield f"    def __init__(self, core: _async.{node.name}, loop: Loop) -> None:"
+        yield f"    def __init__(self, core: _async.{node.name}, portal: Portal) -> None:"
         yield from (f"        {line}" for line in attach)
         return
     for item in ast.walk(init):
@@ -187,15 +192,15 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
                 raise source.refuse(item, f"{name} is set in __init__: make it a property")
     yield source.head(init)
     yield from _call(f"        core = _async.{node.name}", source, init, "")
-    yield "        self._attach(core, Loop(core))"
+    yield "        self._attach(core, Portal(core))"
     yield ""
-    yield f"    def _attach(self, core: _async.{node.name}, loop: Loop) -> None:"
+    yield f"    def _attach(self, core: _async.{node.name}, portal: Portal) -> None:"
     yield from (f"        {line}" for line in attach)
     yield ""
     yield "    @classmethod"
-    yield f"    def _around(cls, core: _async.{node.name}, loop: Loop | None = None) -> Self:"
+    yield f"    def _around(cls, core: _async.{node.name}, portal: Portal | None = None) -> Self:"
     yield "        self = cls.__new__(cls)"
-    yield "        self._attach(core, loop or Loop(core))"
+    yield "        self._attach(core, portal or Portal(core))"
     yield "        return self"
 
 
@@ -224,10 +229,10 @@ def _body(
     returns = "" if method.returns is None else source.of(method.returns)
     begin = "        " if returns == "None" else "        return "
     if name == "open":
-        yield "        self._loop.open(self._core)"
+        yield "        self._portal.open(self._core)"
     elif name == "close":
         yield from _call(
-            f"{begin}self._loop.close(self._core, self._core.close", source, method, ")"
+            f"{begin}self._portal.close(self._core, self._core.close", source, method, ")"
         )
     elif name == "__aenter__":
         yield "        self.open()"
@@ -237,25 +242,27 @@ def _body(
     elif name == "__repr__":
         yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
     elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
-        yield f"{begin}hand_over(self._loop, self._core.{name}, {method.args.args[1].arg})"
+        yield f"{begin}send_in_chunks(self._portal, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        yield from _call(f"{begin}self._loop.run(self._core.{name}", source, method, ")")
+        yield from _call(f"{begin}self._portal.run(self._core.{name}", source, method, ")")
     elif "classmethod" in decorators:
         yield from _call(
             f"        return cls._around(_async.{node.name}.{name}", source, method, ")"
         )
     elif returns == "Self":
         yield from _call(f"        view = self._core.{name}", source, method, "")
-        yield "        return type(self)._around(view, self._loop)"
+        yield "        return type(self)._around(view, self._portal)"
     elif returns.partition("[")[0] in BY_HAND:
         kind = returns.partition("[")[0]
         yield from _call(
-            f"        return {kind}(self._core.{name}", source, method, ", self._loop)"
+            f"        return {kind}(self._core.{name}", source, method, ", self._portal)"
         )
     elif "property" in decorators:
-        yield f"        return self._loop.read(lambda: self._core.{name})"
+        yield f"        return self._portal.snapshot(lambda: self._core.{name})"
     else:
-        yield from _call(f"{begin}self._loop.read(lambda: self._core.{name}", source, method, ")")
+        yield from _call(
+            f"{begin}self._portal.snapshot(lambda: self._core.{name}", source, method, ")"
+        )
 
 
 def _is_walked(argument: ast.arg) -> bool:
@@ -292,11 +299,11 @@ def _imports(source: Source, body: str) -> Iterator[str]:
     tree = ast.parse(body)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    bound = {"self", "core", "_core", "loop", "Loop", "cls", "view", "_async", *dir(builtins)}
+    bound = {"self", "core", "_core", "portal", "Portal", "cls", "view", "_async", *dir(builtins)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     package, _, last = source.module.rpartition(".")
     yield f"from ..{package} import {last} as _async"
-    yield "from .loop import Loop"
+    yield "from .portal import Portal"
     wanted = used - own - bound
     guarded = {
         item.name

@@ -11,7 +11,7 @@ from ..core.batch import Chunk
 from ..core.discreet import discreet
 from ..core.pager import Page
 from ..errors import InputError
-from .loop import Loop
+from .portal import Portal
 
 T = TypeVar("T")
 
@@ -31,13 +31,13 @@ class Pager(Generic[T]):
     starts anew. A walk is for one thread at a time; a second raises RuntimeError or ValueError.
     """
 
-    def __init__(self, core: _async.Pager[T], loop: Loop) -> None:
+    def __init__(self, core: _async.Pager[T], portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def pages(self) -> Pages[T]:
         """Return an iterator over the pages."""
-        return Pages(self._core.pages(), self._loop)
+        return Pages(self._core.pages(), self._portal)
 
     def __iter__(self) -> Iterator[T]:
         for page in self.pages():
@@ -45,20 +45,20 @@ class Pager(Generic[T]):
 
     def collect(self, *, limit: int | None = None) -> list[T]:
         """Return all items, or the first *limit*, as a list."""
-        return self._loop.run(self._core.collect(limit=limit))
+        return self._portal.run(self._core.collect(limit=limit))
 
     def first(self) -> T | None:
         """Return the first item, or None when there is none. Takes one request."""
-        return self._loop.run(self._core.first())
+        return self._portal.run(self._core.first())
 
 
 @discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 
-    def __init__(self, core: _async.Pages[T], loop: Loop) -> None:
+    def __init__(self, core: _async.Pages[T], portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
         self._ready: list[Page[T]] = []
 
     def __iter__(self) -> Self:
@@ -68,7 +68,7 @@ class Pages(Generic[T]):
         try:
             # Ctrl-C may come when the page is there already: then it is for the next step.
             if not self._ready:
-                self._loop.run(self._step())
+                self._portal.run(self._step())
         except StopAsyncIteration:
             raise StopIteration from None
         return self._ready.pop()
@@ -77,10 +77,10 @@ class Pages(Generic[T]):
         self._ready.append(await self._core.__anext__())
 
 
-def hand_over(
-    loop: Loop, accept: Callable[[Chunk[T]], Coroutine[Any, Any, int]], items: Items[T]
+def send_in_chunks(
+    portal: Portal, accept: Callable[[Chunk[T]], Coroutine[Any, Any, int]], items: Items[T]
 ) -> int:
-    """Have items accepted in chunks, walking them here; return how many there were."""
+    """Pass items to *accept* in chunks, walking them in the caller's thread; return the count."""
     if not isinstance(items, Iterable):
         raise InputError("items", "must be an iterable")
     count, rest = 0, iter(items)
@@ -89,8 +89,8 @@ def hand_over(
         try:
             part.extend(islice(rest, CHUNK))  # holds those before an error
         except Exception:  # of the items, whatever it is: those before it are accepted all the same
-            loop.run(accept(part))
+            portal.run(accept(part))
             raise
         if not part:
             return count
-        count += loop.run(accept(part))
+        count += portal.run(accept(part))

@@ -11,16 +11,16 @@ from typing import Self
 from ..core import life as _async
 from ..core.discreet import discreet
 from ..core.rate_limit import RateState
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Client:
     """The life of a client: settings only until it is opened, connections until it is closed."""
 
-    def __init__(self, core: _async.Client, loop: Loop) -> None:
+    def __init__(self, core: _async.Client, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def open(self) -> None:
         """Make the client usable; nothing is sent.
@@ -29,11 +29,11 @@ class Client:
         running event loop, `WrongLoopError` while it is open in another one. Opening an open client
         does nothing.
         """
-        self._loop.open(self._core)
+        self._portal.open(self._core)
 
     def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
-        return self._loop.close(self._core, self._core.close())
+        return self._portal.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()
@@ -50,7 +50,7 @@ class Client:
     @property
     def rate(self) -> RateState:
         """What pacing does now: rate, burst, waiting calls, seconds of a pause."""
-        return self._loop.read(lambda: self._core.rate)
+        return self._portal.snapshot(lambda: self._core.rate)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"

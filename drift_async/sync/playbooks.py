@@ -9,16 +9,16 @@ from ..core.discreet import discreet
 from ..resources import playbooks as _async
 from ..resources.playbooks import LandingPage, Playbook
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Playbooks:
     """Scripted conversations: https://devdocs.drift.com/docs/playbook-model-1"""
 
-    def __init__(self, core: _async.Playbooks, loop: Loop) -> None:
+    def __init__(self, core: _async.Playbooks, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def all(self) -> Pager[Playbook]:
         """Return the playbooks that are enabled and active; one page holds them.
@@ -26,11 +26,11 @@ class Playbooks:
         The service may answer with what it knew 10 minutes ago.
         https://devdocs.drift.com/docs/get-playbooks
         """
-        return Pager(self._core.all(), self._loop)
+        return Pager(self._core.all(), self._portal)
 
     def landing_pages(self) -> list[LandingPage]:
         """Return the conversational landing pages.
 
         https://devdocs.drift.com/docs/playbook-model-1
         """
-        return self._loop.run(self._core.landing_pages())
+        return self._portal.run(self._core.landing_pages())

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from ..core.discreet import discreet
 from ..resources import reports as _async
 from ..resources.reports import Report, ReportFilter
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Reports:
     """Numbers about conversations: https://devdocs.drift.com/docs/conversation-reporting"""
 
-    def __init__(self, core: _async.Reports, loop: Loop) -> None:
+    def __init__(self, core: _async.Reports, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def conversations(self, filters: Sequence[ReportFilter], metrics: Sequence[str]) -> Report:
         """Return the conversations that fit all *filters*, with these *metrics* of each.
@@ -28,4 +28,4 @@ class Reports:
         a minute, and the client keeps to it.
         https://devdocs.drift.com/docs/conversation-reporting
         """
-        return self._loop.run(self._core.conversations(filters, metrics))
+        return self._portal.run(self._core.conversations(filters, metrics))

@@ -15,7 +15,7 @@ from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
 from ..sandbox.service import Seen
 from ..sandbox.webhooks import Delivery
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -124,25 +124,25 @@ class Sandbox:
             keep=keep,
             keep_events=keep_events,
         )
-        self._attach(core, Loop(core))
+        self._attach(core, Portal(core))
 
-    def _attach(self, core: _async.Sandbox, loop: Loop) -> None:
+    def _attach(self, core: _async.Sandbox, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     @classmethod
-    def _around(cls, core: _async.Sandbox, loop: Loop | None = None) -> Self:
+    def _around(cls, core: _async.Sandbox, portal: Portal | None = None) -> Self:
         self = cls.__new__(cls)
-        self._attach(core, loop or Loop(core))
+        self._attach(core, portal or Portal(core))
         return self
 
     def open(self) -> None:
         """Start to listen; OSError when the port is taken."""
-        self._loop.open(self._core)
+        self._portal.open(self._core)
 
     def close(self) -> None:
         """Stop to listen, drop all connections and webhooks; a second time does nothing."""
-        self._loop.close(self._core, self._core.close())
+        self._portal.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
         self.open()
@@ -154,102 +154,102 @@ class Sandbox:
     @property
     def url(self) -> str:
         """The base URL, without a slash at its end."""
-        return self._loop.read(lambda: self._core.url)
+        return self._portal.snapshot(lambda: self._core.url)
 
     @property
     def token(self) -> str:
         """The token that was given, with all scopes."""
-        return self._loop.read(lambda: self._core.token)
+        return self._portal.snapshot(lambda: self._core.token)
 
     @property
     def segmentstream_url(self) -> str:
         """The base URL of SegmentStream."""
-        return self._loop.read(lambda: self._core.segmentstream_url)
+        return self._portal.snapshot(lambda: self._core.segmentstream_url)
 
     @property
     def segmentstream_token(self) -> str:
         """The token that was given for SegmentStream."""
-        return self._loop.read(lambda: self._core.segmentstream_token)
+        return self._portal.snapshot(lambda: self._core.segmentstream_token)
 
     @property
     def client_id(self) -> str:
         """The app's id, for OAuth and for uninstalling it."""
-        return self._loop.read(lambda: self._core.client_id)
+        return self._portal.snapshot(lambda: self._core.client_id)
 
     @property
     def client_secret(self) -> str:
         """The app's secret."""
-        return self._loop.read(lambda: self._core.client_secret)
+        return self._portal.snapshot(lambda: self._core.client_secret)
 
     @property
     def verification_token(self) -> str:
         """The token that webhooks carry."""
-        return self._loop.read(lambda: self._core.verification_token)
+        return self._portal.snapshot(lambda: self._core.verification_token)
 
     @property
     def org_id(self) -> int:
         """The organisation whose data this is."""
-        return self._loop.read(lambda: self._core.org_id)
+        return self._portal.snapshot(lambda: self._core.org_id)
 
     @property
     def count(self) -> int:
         """How many requests have come, also those that `seen` no longer holds."""
-        return self._loop.read(lambda: self._core.count)
+        return self._portal.snapshot(lambda: self._core.count)
 
     @property
     def env(self) -> dict[str, str]:
         """The environment variables that point the clients here."""
-        return self._loop.read(lambda: self._core.env)
+        return self._portal.snapshot(lambda: self._core.env)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
         """All rows the sandbox answers."""
-        return self._loop.read(lambda: self._core.operations)
+        return self._portal.snapshot(lambda: self._core.operations)
 
     @property
     def seen(self) -> list[Seen]:
         """The requests in order of arrival; `count` says how many came in all."""
-        return self._loop.read(lambda: self._core.seen)
+        return self._portal.snapshot(lambda: self._core.seen)
 
     def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
         """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
 
         ValueError when there is no such API.
         """
-        return self._loop.read(lambda: self._core.events(api, user))
+        return self._portal.snapshot(lambda: self._core.events(api, user))
 
     def event_counts(self, api: str) -> EventCounts:
         """How many events an API has accepted, also those that `events` no longer holds."""
-        return self._loop.read(lambda: self._core.event_counts(api))
+        return self._portal.snapshot(lambda: self._core.event_counts(api))
 
     def forget(self) -> None:
         """Clear `seen` and `events`; the counts go on, and a known `hitId` stays known."""
-        self._loop.read(lambda: self._core.forget())
+        self._portal.snapshot(lambda: self._core.forget())
 
     def add_token(
         self, token: str, scopes: Iterable[str] | None = None, *, expires: float | None = None
     ) -> None:
         """Accept a token with these scopes (None: all) for `expires` seconds (None: for ever)."""
-        self._loop.read(lambda: self._core.add_token(token, scopes, expires=expires))
+        self._portal.snapshot(lambda: self._core.add_token(token, scopes, expires=expires))
 
     def add_segmentstream_token(self, token: str) -> None:
         """Accept one more token at SegmentStream."""
-        self._loop.read(lambda: self._core.add_segmentstream_token(token))
+        self._portal.snapshot(lambda: self._core.add_segmentstream_token(token))
 
     def agree(self, url: str) -> str:
         """Where the consent page at `url` sends the browser: what a user does, without a browser.
 
         ValueError when the page would not send it anywhere.
         """
-        return self._loop.read(lambda: self._core.agree(url))
+        return self._portal.snapshot(lambda: self._core.agree(url))
 
     def revoke(self, token: str) -> None:
         """Stop to accept a token, a refresh token or one of SegmentStream."""
-        self._loop.read(lambda: self._core.revoke(token))
+        self._portal.snapshot(lambda: self._core.revoke(token))
 
     def expire(self, token: str) -> None:
         """End the lifetime of an access token now; ValueError when there is none like it."""
-        self._loop.read(lambda: self._core.expire(token))
+        self._portal.snapshot(lambda: self._core.expire(token))
 
     def fail(
         self,
@@ -281,7 +281,7 @@ class Sandbox:
         (None: for ever) after `skip` requests passed; those of one operation follow each other.
         ValueError for arguments that make no sense.
         """
-        self._loop.read(
+        self._portal.snapshot(
             lambda: self._core.fail(
                 operation,
                 status=status,
@@ -303,7 +303,7 @@ class Sandbox:
 
     def heal(self, operation: str | None = None) -> None:
         """Forget the scripted faults of an operation (None: all faults)."""
-        self._loop.read(lambda: self._core.heal(operation))
+        self._portal.snapshot(lambda: self._core.heal(operation))
 
     def add_webhook(
         self,
@@ -318,7 +318,7 @@ class Sandbox:
         Each goes out `copies` times at once. With `reverse` above 1 that many are gathered and
         sent last one first. ValueError for a URL that is not on loopback and for unknown types.
         """
-        self._loop.run(self._core.add_webhook(url, events, copies=copies, reverse=reverse))
+        self._portal.run(self._core.add_webhook(url, events, copies=copies, reverse=reverse))
 
     def send_webhook(self, type: str, data: Any = None, /, **changes: Any) -> None:
         """Queue a webhook of this type, though nothing has happened here.
@@ -326,16 +326,16 @@ class Sandbox:
         It holds `data` (None: an example of the type), with `changes` of its keys. ValueError when
         there is no such type and no data.
         """
-        self._loop.run(self._core.send_webhook(type, data, **changes))
+        self._portal.run(self._core.send_webhook(type, data, **changes))
 
     def drain_webhooks(self, timeout: float = 10.0) -> list[Delivery]:
         """Wait until no webhook is to be sent any more, and return `deliveries`.
 
         TimeoutError when it takes longer than `timeout` seconds.
         """
-        return self._loop.run(self._core.drain_webhooks(timeout))
+        return self._portal.run(self._core.drain_webhooks(timeout))
 
     @property
     def deliveries(self) -> list[Delivery]:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
-        return self._loop.read(lambda: self._core.deliveries)
+        return self._portal.snapshot(lambda: self._core.deliveries)

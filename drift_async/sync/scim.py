@@ -9,7 +9,7 @@ from ..core.discreet import discreet
 from ..resources import scim as _async
 from ..resources.scim import ScimUser
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
@@ -20,9 +20,9 @@ class Scim:
     >>> drift.scim.create(user)
     """
 
-    def __init__(self, core: _async.Scim, loop: Loop) -> None:
+    def __init__(self, core: _async.Scim, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def all(
         self, *, filter: str | None = None, page_size: int = 100, resume: str | None = None
@@ -32,14 +32,16 @@ class Scim:
         *filter* is an expression such as ``userName eq "ada@example.com"``.
         https://devdocs.drift.com/docs/searching
         """
-        return Pager(self._core.all(filter=filter, page_size=page_size, resume=resume), self._loop)
+        return Pager(
+            self._core.all(filter=filter, page_size=page_size, resume=resume), self._portal
+        )
 
     def get(self, user_id: str) -> ScimUser:
         """Return a user; `NotFoundError` if there is none.
 
         https://devdocs.drift.com/docs/searching
         """
-        return self._loop.run(self._core.get(user_id))
+        return self._portal.run(self._core.get(user_id))
 
     def create(self, user: ScimUser) -> ScimUser:
         """Create a user, and return it; ``user_name`` and ``display_name`` are needed.
@@ -47,25 +49,25 @@ class Scim:
         A ``user_name`` that exists, or was deleted, raises `ConflictError`. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/user-schema
         """
-        return self._loop.run(self._core.create(user))
+        return self._portal.run(self._core.create(user))
 
     def replace(self, user_id: str, user: ScimUser) -> ScimUser:
         """Put *user* in the place of what is stored, and return the result.
 
         ``user_name`` and ``display_name`` are needed. https://devdocs.drift.com/docs/updating
         """
-        return self._loop.run(self._core.replace(user_id, user))
+        return self._portal.run(self._core.replace(user_id, user))
 
     def update(self, user_id: str, changes: ScimUser) -> ScimUser:
         """Change what is set in *changes*, and return the user.
 
         https://devdocs.drift.com/docs/updating
         """
-        return self._loop.run(self._core.update(user_id, changes))
+        return self._portal.run(self._core.update(user_id, changes))
 
     def delete(self, user_id: str) -> None:
         """Delete a user; the same user cannot be created again.
 
         https://devdocs.drift.com/docs/deprovisioning
         """
-        self._loop.run(self._core.delete(user_id))
+        self._portal.run(self._core.delete(user_id))

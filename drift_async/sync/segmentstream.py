@@ -22,8 +22,8 @@ from ..events.outbox import WhenFull
 from ..events.records import Loss
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
-from .iterators import Items, hand_over
-from .loop import Loop
+from .iterators import Items, send_in_chunks
+from .portal import Portal
 
 
 @discreet
@@ -106,16 +106,16 @@ class SegmentStream(EventClient):
             on_response=on_response,
             on_retry=on_retry,
         )
-        self._attach(core, Loop(core))
+        self._attach(core, Portal(core))
 
-    def _attach(self, core: _async.SegmentStream, loop: Loop) -> None:
+    def _attach(self, core: _async.SegmentStream, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     @classmethod
-    def _around(cls, core: _async.SegmentStream, loop: Loop | None = None) -> Self:
+    def _around(cls, core: _async.SegmentStream, portal: Portal | None = None) -> Self:
         self = cls.__new__(cls)
-        self._attach(core, loop or Loop(core))
+        self._attach(core, portal or Portal(core))
         return self
 
     @classmethod
@@ -131,7 +131,7 @@ class SegmentStream(EventClient):
 
     def set_token(self, api_token: str) -> None:
         """Use another API token from now on; delivery that was stopped by a 401 goes on."""
-        self._loop.run(self._core.set_token(api_token))
+        self._portal.run(self._core.set_token(api_token))
 
     def track(
         self,
@@ -152,7 +152,7 @@ class SegmentStream(EventClient):
         and `OutboxFullError` where the client was told so.
         https://docs.segmentstream.com
         """
-        self._loop.run(
+        self._portal.run(
             self._core.track(
                 event,
                 user_id=user_id,
@@ -169,4 +169,4 @@ class SegmentStream(EventClient):
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return hand_over(self._loop, self._core.track_many, items)
+        return send_in_chunks(self._portal, self._core.track_many, items)

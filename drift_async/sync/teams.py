@@ -9,27 +9,27 @@ from ..core.discreet import discreet
 from ..resources import teams as _async
 from ..resources.teams import Team
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Teams:
     """Groups of users: https://devdocs.drift.com/docs/team-model"""
 
-    def __init__(self, core: _async.Teams, loop: Loop) -> None:
+    def __init__(self, core: _async.Teams, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def all(self) -> Pager[Team]:
         """Return the teams of the organisation; one page holds them.
 
         https://devdocs.drift.com/docs/team-model
         """
-        return Pager(self._core.all(), self._loop)
+        return Pager(self._core.all(), self._portal)
 
     def of_user(self, user_id: int) -> list[Team]:
         """Return the teams that a user is in; `NotFoundError` if there is no such user.
 
         https://devdocs.drift.com/docs/team-model
         """
-        return self._loop.run(self._core.of_user(user_id))
+        return self._portal.run(self._core.of_user(user_id))

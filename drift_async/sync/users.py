@@ -13,23 +13,23 @@ from ..core.inputs import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
 from .iterators import Pager
-from .loop import Loop
+from .portal import Portal
 
 
 @discreet
 class Users:
     """The members of the organisation: https://devdocs.drift.com/docs/user-model"""
 
-    def __init__(self, core: _async.Users, loop: Loop) -> None:
+    def __init__(self, core: _async.Users, portal: Portal) -> None:
         self._core = core
-        self._loop = loop
+        self._portal = portal
 
     def get(self, user_id: int) -> User:
         """Return a user; `NotFoundError` if there is none.
 
         https://devdocs.drift.com/docs/retrieving-user
         """
-        return self._loop.run(self._core.get(user_id))
+        return self._portal.run(self._core.get(user_id))
 
     def get_many(self, user_ids: Collection[int]) -> dict[int, User]:
         """Return users by their ids, in the order asked; unknown ones are left out.
@@ -37,14 +37,14 @@ class Users:
         Takes one request for each 20 ids, under one ``timeout``.
         https://devdocs.drift.com/docs/retrieving-user
         """
-        return self._loop.run(self._core.get_many(user_ids))
+        return self._portal.run(self._core.get_many(user_ids))
 
     def all(self) -> Pager[User]:
         """Return all users, bots too; one page holds them.
 
         https://devdocs.drift.com/docs/listing-users
         """
-        return Pager(self._core.all(), self._loop)
+        return Pager(self._core.all(), self._portal)
 
     def update(
         self,
@@ -63,7 +63,7 @@ class Users:
         *phone* looks like ``617-555-0100``, *availability* is ``AVAILABLE`` or ``OFFLINE``.
         https://devdocs.drift.com/docs/updating-users
         """
-        return self._loop.run(
+        return self._portal.run(
             self._core.update(
                 user_id,
                 name=name,
@@ -83,4 +83,4 @@ class Users:
         More than that within one millisecond raises `CursorError`.
         https://devdocs.drift.com/docs/get-booked-meetings
         """
-        return self._loop.run(self._core.meetings(start, end))
+        return self._portal.run(self._core.meetings(start, end))

@@ -1,4 +1,4 @@
-"""The thread of a blocking client: how its loop is woken, and what becomes of calls otherwise."""
+"""The loop thread of a blocking client: how calls reach it, and how they end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 
 from drift_async.sync import ClosedError, Drift, Sandbox, WrongLoopError
-from drift_async.sync.loop import INTERRUPT_BOUND, Call, Loop, Thread, _loop_factory
+from drift_async.sync.portal import CANCEL_TIMEOUT, LoopThread, PendingCall, Portal, _loop_factory
 
 SOON = 5.0
 
@@ -28,8 +27,8 @@ def factory(request: pytest.FixtureRequest) -> Factory:
 
 
 @pytest.fixture
-def thread(factory: Factory) -> Iterator[Thread]:
-    thread = Thread(factory)
+def thread(factory: Factory) -> Iterator[LoopThread]:
+    thread = LoopThread(factory)
     yield thread
     thread.stop()
 
@@ -47,50 +46,49 @@ async def tasks() -> int:
 
 
 @pytest.mark.parametrize("is_before", [True, False])
-def test_ctrl_c_while_the_loop_is_woken_ends_the_call_and_no_other(
-    thread: Thread, monkeypatch: pytest.MonkeyPatch, is_before: bool
+def test_ctrl_c_while_a_call_is_submitted_ends_the_call_and_no_other(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch, is_before: bool
 ) -> None:
-    wake = Thread._wake
-    waked: list[Thread] = []
+    submit = thread._loop.call_soon_threadsafe
+    submitted: list[object] = []
 
-    def interrupted(self: Thread) -> None:
-        waked.append(self)
+    def interrupted(callback: Callable[..., object], *args: object) -> None:
+        submitted.append(callback)
         if not is_before:
-            wake(self)
-        if len(waked) == 1:
+            submit(callback, *args)
+        if len(submitted) == 1:
             raise KeyboardInterrupt
-        wake(self)
+        if is_before:
+            submit(callback, *args)
 
-    monkeypatch.setattr(Thread, "_wake", interrupted)
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", interrupted)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         thread.run(for_ever())
     assert thread.run(same(2), SOON) == 2
-    assert time.monotonic() - began < INTERRUPT_BOUND
+    assert time.monotonic() - began < CANCEL_TIMEOUT
     assert thread.run(tasks(), SOON) == 2  # the thread's own, and this
 
 
-def test_each_call_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Thread._start
-    heard: list[Thread] = []
+def test_each_call_crosses_once(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = thread._loop.call_soon_threadsafe
+    submitted: list[object] = []
 
-    def counted(self: Thread) -> None:
-        heard.append(self)
-        start(self)
+    def counted(callback: Callable[..., object], *args: object) -> None:
+        submitted.append(callback)
+        submit(callback, *args)
 
     async def turns() -> None:
         for _ in range(9):
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(Thread, "_start", counted)
-    thread = Thread()
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", counted)
     for count in range(1, 4):
         thread.run(turns(), SOON)
-        assert len(heard) == count
-    thread.stop()
+        assert len(submitted) == count
 
 
-def test_a_busy_loop_is_rung_by_more_callers_than_it_can_hear(thread: Thread) -> None:
+def test_a_busy_loop_is_woken_by_more_callers_than_its_socket_can_hold(thread: LoopThread) -> None:
     held, free = threading.Event(), threading.Event()
 
     async def busy() -> None:
@@ -101,9 +99,8 @@ def test_a_busy_loop_is_rung_by_more_callers_than_it_can_hear(thread: Thread) ->
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(thread.run, busy())
         held.wait()
-        with suppress(BlockingIOError):
-            while True:
-                thread._bell.send(b"!")
+        for _ in range(999):  # more than fit
+            thread._loop.call_soon_threadsafe(int)
         calls = [pool.submit(thread.run, same(n), SOON) for n in range(19)]
         free.set()
         assert [call.result() for call in calls] == list(range(19))
@@ -116,17 +113,53 @@ def test_a_loop_that_cannot_be_made_is_the_callers_error() -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
     with pytest.raises(OSError, match="too many open files"):
-        Thread(no_file_left)
+        LoopThread(no_file_left)
 
 
 def test_a_call_to_a_loop_that_is_over_is_refused(factory: Factory) -> None:
-    thread = Thread(factory)
+    thread = LoopThread(factory)
     assert thread.run(same(1), SOON) == 1
     thread._loop.call_soon_threadsafe(thread._end.set)
     thread._thread.join()
     for _ in range(2):
         with pytest.raises(ClosedError):
             thread.run(same(2), SOON)
+
+
+@pytest.mark.parametrize("loop_is_first", [True, False])
+def test_a_call_that_arrives_while_the_loop_ends_is_refused(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, loop_is_first: bool
+) -> None:
+    thread = LoopThread(factory)
+    ending, free, seen = threading.Event(), threading.Event(), threading.Event()
+    submit = thread._loop.call_soon_threadsafe
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Future()
+        finally:
+            ending.set()
+            await asyncio.to_thread(free.wait)
+
+    def seen_by_the_loop(callback: Callable[..., object], *args: object) -> None:
+        submit(callback, *args)
+        submit(seen.set)
+        seen.wait(SOON)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(thread.run, slow_to_end())
+        while thread.run(tasks(), SOON) < 3:  # the thread's own, the call, and this
+            pass
+        stopping = pool.submit(thread.stop)
+        assert ending.wait(SOON)
+        if loop_is_first:
+            monkeypatch.setattr(thread._loop, "call_soon_threadsafe", seen_by_the_loop)
+        with pytest.raises(ClosedError) as caught:
+            thread.run(same(2), SOON)
+        monkeypatch.undo()
+        free.set()
+        stopping.result()
+    assert caught.value.applied is False
 
 
 class Held:
@@ -156,14 +189,14 @@ def held() -> Held:
 
 
 def test_who_closes_while_another_thread_does_waits_for_its_end(held: Held) -> None:
-    loop = Loop(held)
-    assert loop.run(same(1)) == 1
+    portal = Portal(held)
+    assert portal.run(same(1)) == 1
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(loop.close, held, held.close())
+        first = pool.submit(portal.close, held, held.close())
         assert held.closing.wait(SOON)
-        others = [pool.submit(loop.close, held, held.close()) for _ in range(2)]
+        others = [pool.submit(portal.close, held, held.close()) for _ in range(2)]
         with pytest.raises(ClosedError):
-            loop.run(same(2))  # and does not wait
+            portal.run(same(2))  # and does not wait
         assert not any(other.done() for other in others)
         held.free.set()
         assert first.result() is True
@@ -173,26 +206,26 @@ def test_who_closes_while_another_thread_does_waits_for_its_end(held: Held) -> N
 def test_who_opens_while_another_thread_closes_waits_for_its_end(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    join, waiting = Thread.join, threading.Event()
+    join, waiting = LoopThread.join, threading.Event()
 
-    def told(self: Thread) -> None:
+    def told(self: LoopThread) -> None:
         waiting.set()
         join(self)
 
-    monkeypatch.setattr(Thread, "join", told)
-    loop = Loop(held)
-    loop.run(same(1))
+    monkeypatch.setattr(LoopThread, "join", told)
+    portal = Portal(held)
+    portal.run(same(1))
     with ThreadPoolExecutor(2) as pool:
-        closing = pool.submit(loop.close, held, held.close())
+        closing = pool.submit(portal.close, held, held.close())
         assert held.closing.wait(SOON)
-        opening = pool.submit(loop.open, held)
+        opening = pool.submit(portal.open, held)
         assert waiting.wait(SOON)
         held.free.set()
         closing.result()
         opening.result()
         assert held.is_open
-        assert loop.run(same(2)) == 2
-        loop.close(held, held.close())
+        assert portal.run(same(2)) == 2
+        portal.close(held, held.close())
 
 
 def test_a_failed_opening_leaves_it_closed(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,44 +233,44 @@ def test_a_failed_opening_leaves_it_closed(held: Held, monkeypatch: pytest.Monke
         raise ValueError("not now")
 
     held.free.set()
-    loop = Loop(held)
-    loop.run(same(1))
-    loop.close(held, held.close())
+    portal = Portal(held)
+    portal.run(same(1))
+    portal.close(held, held.close())
     with monkeypatch.context() as patch:
         patch.setattr(held, "open", refused)
         with pytest.raises(ValueError, match="not now"):
-            loop.open(held)
+            portal.open(held)
     with pytest.raises(ClosedError):
-        loop.run(same(2))
+        portal.run(same(2))
 
 
 def test_closing_on_the_clients_own_thread_is_refused_and_changes_nothing(held: Held) -> None:
     held.free.set()
-    loop = Loop(held)
+    portal = Portal(held)
 
     async def on_the_loop() -> None:
-        loop.close(held, held.close())
+        portal.close(held, held.close())
 
     with pytest.raises(WrongLoopError):
-        loop.run(on_the_loop())
-    assert loop.run(same(1)) == 1
-    loop.close(held, held.close())
+        portal.run(on_the_loop())
+    assert portal.run(same(1)) == 1
+    portal.close(held, held.close())
 
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return what lets Ctrl-C come right behind the end of the next call."""
-    wait = Call.wait
+    wait = PendingCall.wait
     due: list[bool] = []
 
-    def interrupted(self: Call, seconds: float) -> bool:
+    def interrupted(self: PendingCall, seconds: float) -> bool:
         is_over = wait(self, SOON)
         if due:
             due.clear()
             raise KeyboardInterrupt
         return is_over
 
-    monkeypatch.setattr(Call, "wait", interrupted)
+    monkeypatch.setattr(PendingCall, "wait", interrupted)
     return lambda: due.append(True)
 
 
@@ -290,7 +323,7 @@ def test_leaving_a_bulk_of_a_closed_client_raises_what_the_block_raised(is_used:
 
 
 def test_of_a_call_that_is_cut_off_nobody_knows_what_became() -> None:
-    thread = Thread()
+    thread = LoopThread()
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(thread.run, for_ever())
         while thread.run(tasks(), SOON) < 3:  # the thread's own, the call, and this
