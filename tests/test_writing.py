@@ -139,6 +139,13 @@ def test_attributes_hold_no_null_of_their_own(value: dict[str, Any]) -> None:
     assert loads(dumps(fields)) == fields
 
 
+def test_a_secret_in_a_list_of_a_frozen_map_is_refused_with_its_place() -> None:
+    value = {"a": Frozen({"b": [1, {"c": Secret("token")}]})}
+    with pytest.raises(InputError) as caught:
+        inputs.attributes("attributes", value)
+    assert caught.value.field.startswith("attributes")
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -52,7 +52,7 @@ class Frozen(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         value = self._data[key]
         if type(value) is list:
-            return deepcopy(value)
+            return _copied(value)
         return Frozen._around(value) if type(value) is dict else value
 
     def __iter__(self) -> Iterator[str]:
@@ -76,6 +76,15 @@ class Frozen(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._data)})"
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of the lists and maps in *value*; all else is taken as it is."""
+    if type(value) is list:
+        return [_copied(one) for one in value]
+    if type(value) is dict:
+        return {key: _copied(one) for key, one in value.items()}
+    return value
 
 
 _set_data = vars(Frozen)["_data"].__set__
