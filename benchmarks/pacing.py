@@ -188,9 +188,12 @@ def p10(bench: Bench) -> Iterator[Row]:
         spread = Spread.of([worst / (rate + limit.burst)])
         yield Row("P10", f"worst second at {name}", "rate and burst", Target(1.0), spread)
         if strict:
-            gap = min(later - at for got in runs for at, later in pairwise(got)) * rate
-            target = Target(0.95, at_least=True)
-            yield Row("P10", f"shortest gap at {name}", "the interval", target, Spread.of([gap]))
+            # Not the shortest: a task that is woken late writes down a later moment than its turn's.
+            gaps = sorted(later - at for got in runs for at, later in pairwise(got))
+            gap, target = gaps[len(gaps) // 100] * rate, Target(0.95, at_least=True)
+            yield Row(
+                "P10", f"gap, 1st percentile, {name}", "the interval", target, Spread.of([gap])
+            )
     acquire, number = Limiter(Rate(1e9)).try_acquire, bench.calls(200_000, 1000)
     costs = timeit.repeat(acquire, timer=time.process_time, number=number, repeat=9)
     spread = Spread.of([cost / number * 1e6 for cost in costs])
