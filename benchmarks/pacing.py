@@ -191,9 +191,8 @@ def p10(bench: Bench) -> Iterator[Row]:
             # Not the shortest: a task that is woken late writes down a later moment than its turn's.
             gaps = sorted(later - at for got in runs for at, later in pairwise(got))
             gap, target = gaps[len(gaps) // 100] * rate, Target(0.95, at_least=True)
-            yield Row(
-                "P10", f"gap, 1st percentile, {name}", "the interval", target, Spread.of([gap])
-            )
+            what = f"gap, 1st percentile, {name}"
+            yield Row("P10", what, "the interval", target, Spread.of([gap]))
     acquire, number = Limiter(Rate(1e9)).try_acquire, bench.calls(200_000, 1000)
     costs = timeit.repeat(acquire, timer=time.process_time, number=number, repeat=9)
     spread = Spread.of([cost / number * 1e6 for cost in costs])
