@@ -188,7 +188,7 @@ def p10(bench: Bench) -> Iterator[Row]:
         spread = Spread.of([worst / (rate + limit.burst)])
         yield Row("P10", f"worst second at {name}", "rate and burst", Target(1.0), spread)
         if strict:
-            # Not the shortest: a task that is woken late writes down a later moment than its turn's.
+            # Not the shortest gap: a task that is woken late records a later moment than its turn.
             gaps = sorted(later - at for got in runs for at, later in pairwise(got))
             gap, target = gaps[len(gaps) // 100] * rate, Target(0.95, at_least=True)
             what = f"gap, 1st percentile, {name}"
