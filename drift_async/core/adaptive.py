@@ -24,7 +24,7 @@ HOLD: Final = (3.0, 20.0)
 LONG_HOLD: Final = 12.0
 """The most such seconds for each second of a longer pause."""
 AGREEING: Final = (4, 4)
-"""So many estimates in a row that agree let it hold longer, at most by this factor."""
+"""Estimates in a row that agree, from which on a rate is held longer; the largest factor."""
 SETTLE: Final = 8.0
 """Seconds of holding the first estimate, which is crude."""
 MARGIN: Final = 0.002
@@ -46,13 +46,13 @@ FREE_PLACE: Final = 0.9
 FEW: Final = 5
 """Requests that measure nothing."""
 LONG_PAUSE: Final = 2.0
-"""A server that stays full for so many seconds counts in windows."""
+"""Seconds for which no bucket stays full: a server that does counts in windows."""
 LATENESS: Final = 0.02
 """Seconds of late timers that a burst makes up for, as far as the server's depth allows."""
 CHANCE_SAMPLE: Final = 64
 """The latest requests, of which some may be refused by chance."""
 CHANCE_REFUSALS: Final = (2, 1 / 8)
-"""More refusals than so many, and such a share of the sample, mean that the server is full."""
+"""Refusals, and share of the sample on top, from which on the server counts as full."""
 
 Phase = Literal["free", "seek", "hold", "grow"]
 
@@ -343,7 +343,7 @@ class AdaptiveRate:
 
     def _settle(self, proved: float, count: int) -> None:
         """Take the first measure for the limit."""
-        leaked = proved * self._leak_time  # in the first flight: what it told of the depth is vague
+        leaked = proved * self._leak_time  # during the first flight, so the depth is uncertain
         self._limit = proved * (1 - min(CUT, leaked / 2 / self._evidence))
         self._is_settling = True
         self._depth = max(1.0, self._depth - leaked)
@@ -400,7 +400,7 @@ class AdaptiveRate:
         lowest = max(proved, self._limit * (1 - cut))
         self._limit = min(self._limit * (1 - CUT), lowest)
         if self.ceiling is not None:
-            self._depth = max(1.0, self._depth / 2)  # nothing else has told it
+            self._depth = max(1.0, self._depth / 2)  # no first flight has measured it
 
     def _ignore_chance(self) -> None:
         """Speed up in spite of refusals, until these are too many to be by chance."""

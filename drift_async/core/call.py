@@ -380,7 +380,7 @@ class Caller:
         return self.retry.max_retry_after
 
     def _has_time_after(self, pause: float, deadline: float) -> bool:
-        """Return whether the call still has time after a pause of so many seconds."""
+        """Return whether the call still has time after a *pause*, in seconds."""
         return self.site.clock() + pause < deadline
 
     async def _pace(self, limiter: Limiter, tally: Tally, deadline: float) -> float:
