@@ -300,7 +300,7 @@ def judge(began: float, ended: float, waits: list[float], refused: int, sent: in
     ideal = (ITEMS + len(waits) - BURST) / RATE
     assert ended - began <= 1.2 * ideal
     assert refused <= 0.02 * sent
-    assert statistics.quantiles(waits, n=10)[-1] <= 5 / RATE
+    assert statistics.quantiles(waits, n=20)[-1] <= 5 / RATE
 
 
 @pytest.mark.parametrize("tells", [True, False])

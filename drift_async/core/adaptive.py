@@ -15,7 +15,7 @@ import math
 from collections import deque
 from typing import Final, Literal, NamedTuple
 
-COST_SHARE: Final = 0.06
+COST_SHARE: Final = 0.05
 """Share of the time that pauses and refusals may cost: the rest is spent holding a rate."""
 REFUSAL_COST: Final = 5.0
 """What a refused request counts in that, in requests."""
@@ -23,7 +23,7 @@ HOLD: Final = (3.0, 20.0)
 """Least and most seconds of holding a rate before trying a higher one, where pauses are short."""
 LONG_HOLD: Final = 12.0
 """The most such seconds for each second of a longer pause."""
-AGREEING: Final = (4, 4)
+AGREEING: Final = (4, 5)
 """Estimates in a row that agree, from which on a rate is held longer; the largest factor."""
 SETTLE: Final = 8.0
 """Seconds of holding the first estimate, which is crude."""
@@ -287,7 +287,7 @@ class AdaptiveRate:
         later = 1 + sum(at > sent_at for at in self._recent)  # with the refused request itself
         count = self._sent - later - (self._marks[0][1] if self._marks else 0)
         if count <= 2 and not self._let_in and self._marks:
-            if told:  # the server named this moment, and was still full
+            if told:  # the server was still full at the moment that it had named
                 self._seek(max(1.0, (self.per_second or 1.0) / 8))
             return False
         if not told and self._refusals == 1 and self._phase in ("seek", "hold"):
