@@ -31,6 +31,18 @@ async def test_a_refusal_costs_no_attempt_while_others_are_let_in(
     assert box.count == 6
 
 
+async def test_refusals_leave_a_call_its_attempts_for_other_failures(
+    box: Sandbox, make: Any
+) -> None:
+    retry = Retry(attempts=2, base=0.01)
+    async with make(box.token, base_url=box.url, retry=retry) as drift:
+        await drift.users.get(228_224)
+        box.fail("users.get", status=429, times=2)
+        box.fail("users.get", status=500)
+        await drift.users.get(228_224)
+    assert box.count == 5
+
+
 async def test_a_refusal_counts_as_an_attempt_where_nothing_was_let_in(
     box: Sandbox, make: Any
 ) -> None:
