@@ -14,13 +14,13 @@ from urllib.parse import parse_qs, urlencode
 import attrs
 
 from .client import BASE_URL
-from .core.endpoint import Endpoint
+from .core.client import BaseClient, CommonSettings, origin
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.inputs import text
-from .core.life import Client, CommonSettings, origin
 from .core.rate_limit import Limiter, Rate
-from .core.retry import Quota, Retry
-from .core.secret import Secret, is_visible, secret_from, token_secret
+from .core.request import Endpoint, Request
+from .core.retry import Retry, RetryBudget
+from .core.secret import Secret, hide, is_visible, secret_from, token_secret
 from .errors import (
     APIError,
     CredentialsError,
@@ -28,7 +28,7 @@ from .errors import (
     DriftError,
     InputError,
 )
-from .tokens import SharedToken, Token, completed
+from .tokens import Token, TokenSource, completed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -46,7 +46,7 @@ EXCHANGE = Endpoint(
     effect="once",
     envelope="bare",
     content=_FORM,
-    settle="send the user to the consent page again, since the code may be used up",
+    settle_hint="send the user to the consent page again, since the code may be used up",
 )
 REFRESH = Endpoint(
     "POST",
@@ -55,11 +55,11 @@ REFRESH = Endpoint(
     effect="once",
     envelope="bare",
     content=_FORM,
-    settle="refresh again, which is refused if this refresh token is used up",
+    settle_hint="refresh again, which is refused if this refresh token is used up",
 )
 
 
-class OAuth(Client):
+class OAuth(BaseClient):
     """The client of Drift's OAuth, for apps that other organisations install.
 
     https://devdocs.drift.com/docs/authentication-and-scopes
@@ -98,6 +98,7 @@ class OAuth(Client):
         on_retry: Callable[[RetryInfo], object] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        client_secret = hide(client_secret)
         self._client_id = text("client_id", client_id, most=1024)
         self._client_secret = token_secret("client_secret", client_secret)
         self._authorize_origin = origin("authorize_base_url", authorize_base_url)
@@ -185,6 +186,7 @@ class OAuth(Client):
         *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
+        code = hide(code)
         code = token_secret("code", code)
         more = {} if redirect_uri is None else {"redirect_uri": text("redirect_uri", redirect_uri)}
         return await self._ask(EXCHANGE, None, code=code, grant_type="authorization_code", **more)
@@ -200,7 +202,7 @@ class OAuth(Client):
 
     def auth(
         self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
-    ) -> SharedToken:
+    ) -> TokenSource:
         """Return what ``Drift(auth=...)`` takes: a *token* that is renewed.
 
         It is renewed some minutes before it ends, and when a call is refused for its token; that
@@ -226,7 +228,7 @@ class OAuth(Client):
         token_secret("token.access_token", token.access_token)
         if on_refresh is not None and not callable(on_refresh):
             raise InputError("on_refresh", "must be callable")
-        return SharedToken(token, self._refresh_apart, on_refresh, self._now)
+        return TokenSource(token, self._refresh_apart, on_refresh, self._now)
 
     def _authorization(self) -> None:
         if self._missing:
@@ -234,11 +236,14 @@ class OAuth(Client):
 
     async def _refresh_apart(self, token: Token) -> Token:
         """Refresh in whatever loop this is, with these settings and a connection of its own."""
-        site = attrs.evolve(
-            self._caller.site, live=None, limiters={"default": Limiter(Rate())}, quota=Quota()
+        state = attrs.evolve(
+            self._caller.state,
+            session=None,
+            limiters={"default": Limiter(Rate())},
+            retry_budget=RetryBudget(),
         )
         apart = self._view(timeout=None, retry=None)
-        apart._caller = attrs.evolve(apart._caller, site=site)
+        apart._caller = attrs.evolve(apart._caller, state=state)
         apart._is_view = False
         async with apart:
             return await apart.refresh(token)
@@ -253,21 +258,17 @@ class OAuth(Client):
             known.append(old.access_token)
         now = self._now()
         try:
-            reply = await self._caller.send(endpoint, endpoint.path, _form(given), secrets=known)
-            reply.body = completed(reply.body, old, now)
-            token = endpoint.decode(reply)
+            request = Request(endpoint, endpoint.path, _form(given), known)
+            response = await self._caller.send(request)
+            response.body = completed(response.body, old, now)
+            token = endpoint.parse(response)
             if is_visible(token.access_token.reveal()):
                 return token
-            raise DecodeError(
-                "not fit for a header",
-                operation=endpoint.name,
-                path="$.access_token",
-                applied=True,
-                **reply.told(),
-            )
+            info = response.call_info(endpoint.name)
+            raise DecodeError("not fit for a header", info, path="$.access_token")
         except DriftError as error:
             failure = _failure(error)
-        # From here: the frames of the call hold the form, and a traceback can show locals.
+        # From here: frames of the call hold the tokens of the reply.
         raise failure
 
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .core.batch import Items
 from .core.bulk import Bulk, Method
-from .core.call import Auth
-from .core.discreet import clear, clears_itself
-from .core.endpoint import Effect, Endpoint, Resource, query, segment
+from .core.caller import Auth
+from .core.client import BaseClient, CommonSettings
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from .core.life import Client, CommonSettings
 from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
 from .core.rate_limit import Rate
+from .core.request import Effect, Endpoint, Request, query, segment
+from .core.resource import Resource
 from .core.retry import Retry
-from .core.secret import Secret, bearer, secret_from, token_secret
+from .core.secret import Secret, bearer, hide, secret_from, token_secret
 from .core.strict_json import dumps, plain
 from .errors import CredentialsError, InputError
 
@@ -57,7 +57,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _EFFECTS = ("safe", "idempotent", "once")
 
 
-class Drift(Client):
+class Drift(BaseClient):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
 
     A client is only settings until it is opened, by ``async with`` or ``await drift.open()``; after
@@ -98,7 +98,7 @@ class Drift(Client):
 
     def __init__(
         self,
-        token: str | None = None,
+        token: str | Secret | None = None,
         *,
         auth: Auth | None = None,
         base_url: str = BASE_URL,
@@ -118,6 +118,7 @@ class Drift(Client):
         on_retry: Callable[[RetryInfo], object] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        token = hide(token)
         if auth is not None and token is not None:
             raise InputError("auth", "give a token or auth, not both")
         self._set_up(
@@ -165,12 +166,12 @@ class Drift(Client):
         return self._view(timeout=timeout, retry=retry)
 
     def _authorization(self) -> Secret:
-        site = self._caller.site
-        if site.auth is not None:
-            site.token = site.auth.secret
-        if site.token is None:
+        state = self._caller.state
+        if state.auth is not None:
+            state.token = state.auth.secret
+        if state.token is None:
             raise CredentialsError(self._without_token)
-        return bearer(site.token)
+        return bearer(state.token)
 
     if not TYPE_CHECKING:  # the groups are declared above; type checkers must not see more
 
@@ -189,7 +190,6 @@ class Drift(Client):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *GROUPS})
 
-    @clears_itself
     async def request(
         self,
         method: str,
@@ -205,26 +205,18 @@ class Drift(Client):
         key), *json* the body. *effect* says whether a repeat may apply twice: by default a GET is
         ``safe`` and all else ``once``, sent again only if nothing has left. An empty reply is None.
         """
-        endpoint = body = reply = None
-        target = ""
-        try:
-            endpoint = _unwrapped(method, path, effect)
-            target = endpoint.path
-            if params is not None:
-                if not isinstance(params, Mapping):
-                    raise InputError("params", "must be a mapping")
-                if params:
-                    target = f"{target}?{query(params)}"
-            if json is not None:
-                body = dumps(plain("json", json))
-            reply = await self._caller.send(endpoint, target, body)
-            if len(reply.body) > BIG:
-                return await in_thread(endpoint.decode_any, reply)
-            return endpoint.decode_any(reply)
-        except BaseException as error:
-            del method, path, params, json, effect, endpoint, target, body, reply
-            clear(error)
-            raise
+        endpoint = _unwrapped(method, path, effect)
+        target = endpoint.path
+        if params is not None:
+            if not isinstance(params, Mapping):
+                raise InputError("params", "must be a mapping")
+            if params:
+                target = f"{target}?{query(params)}"
+        body = None if json is None else dumps(plain("json", json))
+        response = await self._caller.send(Request(endpoint, target, body))
+        if len(response.body) > BIG:
+            return await in_thread(endpoint.parse_any, response)
+        return endpoint.parse_any(response)
 
     def bulk(
         self,
@@ -253,7 +245,7 @@ class Drift(Client):
         if not (isinstance(group, Resource) and iscoroutinefunction(bound)):
             raise InputError("method", "must be a coroutine method of a group of the client")
         caller: Any = group._caller
-        if caller.site is not self._caller.site:
+        if caller.state is not self._caller.state:
             raise InputError("method", "must be of this client, or of a view of it")
         call = bound.__func__
         if isinstance(method, partial):

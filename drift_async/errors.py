@@ -1,4 +1,4 @@
-"""The exception tree, and the one function that turns a refusing reply into an error.
+"""The exception tree, and the function that makes an error of a response that is no success.
 
 Every error has ``applied``: False (nothing happened at the server), True (it did) or None (nobody
 knows). It answers what a caller has to ask after a failure: may I simply try again?
@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import attrs
 
 if TYPE_CHECKING:
     from .core.secret import Secret
@@ -91,6 +93,19 @@ class TokenNotSavedError(DriftError):
     """``on_refresh`` failed, so the new token is not in use; the next call offers it again."""
 
 
+@attrs.frozen(kw_only=True)
+class CallInfo:
+    """The fields that all errors of a call have; `CallError` describes them."""
+
+    operation: str
+    applied: bool | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
+    status: int | None = None
+    request_id: str | None = None
+    reason: str | None = None
+
+
 class CallError(DriftError):
     """Base of the errors of a call that was under way.
 
@@ -100,26 +115,15 @@ class CallError(DriftError):
     ``quota``, ``not_retryable`` or ``retry_after``).
     """
 
-    def __init__(
-        self,
-        detail: str,
-        *,
-        operation: str,
-        applied: bool | None = None,
-        attempts: int = 0,
-        elapsed: float = 0.0,
-        status: int | None = None,
-        request_id: str | None = None,
-        reason: str | None = None,
-    ) -> None:
-        super().__init__(f"{operation}: {detail}")
-        self.operation = operation
-        self.applied = applied
-        self.attempts = attempts
-        self.elapsed = elapsed
-        self.status = status
-        self.request_id = request_id
-        self.reason = reason
+    def __init__(self, detail: str, info: CallInfo) -> None:
+        super().__init__(f"{info.operation}: {detail}")
+        self.operation = info.operation
+        self.applied = info.applied
+        self.attempts = info.attempts
+        self.elapsed = info.elapsed
+        self.status = info.status
+        self.request_id = info.request_id
+        self.reason = info.reason
 
 
 class ConnectError(CallError):
@@ -145,8 +149,8 @@ class ResponseTooLargeError(CallError):
 class DecodeError(CallError):
     """The reply's body was not what the documentation promises; ``path`` says where."""
 
-    def __init__(self, detail: str, *, operation: str, path: str = "$", **call: Any) -> None:
-        super().__init__(f"{detail} at {path}", operation=operation, **call)
+    def __init__(self, detail: str, info: CallInfo, *, path: str = "$") -> None:
+        super().__init__(f"{detail} at {path}", info)
         self.path = path
 
 
@@ -155,15 +159,21 @@ class CursorError(CallError):
 
 
 class OutcomeUnknownError(CallError):
-    """An operation that must not be repeated was sent, and what became of it is not known.
+    """An operation that must not be repeated was sent, and its outcome is not known.
 
-    ``reason`` is the name of the error this one stands for, ``settle`` the read that tells
-    whether it was applied.
+    ``settle`` names the method whose result shows whether the operation was applied, such as
+    ``accounts.all`` (None if no call can); ``settle_hint`` says how in words. ``failure`` is how
+    the last attempt failed: ``lost``, ``stalled``, ``protocol``, ``too_large`` or ``closed``.
     """
 
-    def __init__(self, detail: str, *, settle: str, **call: Any) -> None:
-        super().__init__(f"{detail}; to settle it: {settle}", **call)
+    def __init__(
+        self, detail: str, info: CallInfo, *, failure: str, settle: str | None, settle_hint: str
+    ) -> None:
+        way = f"{settle} ({settle_hint})" if settle else settle_hint
+        super().__init__(f"{detail}; to settle it: {way}", info)
+        self.failure = failure
         self.settle = settle
+        self.settle_hint = settle_hint
 
 
 class APIError(CallError):
@@ -174,13 +184,9 @@ class APIError(CallError):
     ``message`` is the media type and the size of its body.
     """
 
-    def __init__(
-        self, *, status: int, type: str | None, message: str, operation: str, **call: Any
-    ) -> None:
-        said = " ".join(filter(None, (str(status), type)))
-        super().__init__(
-            f"{said} ({message})" if message else said, operation=operation, status=status, **call
-        )
+    def __init__(self, info: CallInfo, *, type: str | None, message: str) -> None:
+        said = " ".join(filter(None, (str(info.status), type)))
+        super().__init__(f"{said} ({message})" if message else said, info)
         self.type = type
         self.message = message
 
@@ -196,8 +202,8 @@ class AuthenticationError(APIError):
 class ScopeError(AuthenticationError):
     """The token lacks a scope; ``scope`` names it."""
 
-    def __init__(self, *, scope: str, **call: Any) -> None:
-        super().__init__(**call)
+    def __init__(self, info: CallInfo, *, type: str | None, message: str, scope: str) -> None:
+        super().__init__(info, type=type, message=message)
         self.scope = scope
 
 
@@ -212,8 +218,10 @@ class ConflictError(APIError):
 class RateLimitError(APIError):
     """Too many requests (429); ``retry_after`` is the wait asked for in seconds, if given."""
 
-    def __init__(self, *, retry_after: float | None = None, **call: Any) -> None:
-        super().__init__(**call)
+    def __init__(
+        self, info: CallInfo, *, type: str | None, message: str, retry_after: float | None
+    ) -> None:
+        super().__init__(info, type=type, message=message)
         self.retry_after = retry_after
 
 
@@ -229,7 +237,6 @@ _BY_STATUS: dict[int, type[APIError]] = {
     409: ConflictError,
     413: BadRequestError,
     422: BadRequestError,
-    429: RateLimitError,
 }
 
 _MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,80}(?=\s*(?:;|$))", re.IGNORECASE | re.ASCII)
@@ -238,35 +245,34 @@ _MESSAGE_BYTES = 512
 _TYPE_BYTES = 64
 
 
-def reply_applied(status: int) -> bool | None:
+def applied_by_status(status: int) -> bool | None:
     """Return what a reply with this status says about the request that it answers."""
     if 200 <= status < 300:
         return True
     return False if status == 503 or (400 <= status < 500 and status != 408) else None
 
 
-def merged(one: bool | None, other: bool | None) -> bool | None:
+def merge_applied(one: bool | None, other: bool | None) -> bool | None:
     """Return what two attempts together say: True if one was applied, None if one may have been."""
     if one or other:
         return True
     return None if one is None or other is None else False
 
 
-def reply_error(
-    status: int,
+def error_from_response(
+    info: CallInfo,
     headers: Mapping[str, str],
     body: bytes,
     *,
-    operation: str,
     scope: str | None = None,
     retry_after: float | None = None,
     secrets: Iterable[Secret] = (),
-    **call: Any,
 ) -> APIError:
-    """Return the error that a reply with a status other than 2xx stands for.
+    """Return the error for a response with ``info.status``, which is not 2xx.
 
-    A server may repeat what it was sent, so *secrets* are masked in its words.
+    A server may repeat the request, so *secrets* are masked in its words.
     """
+    status = info.status or 0
     kind, message = _type_and_message(body)
     missing_scope = scope if status == 403 and scope and scope in message else None
     if 300 <= status < 400:
@@ -274,18 +280,14 @@ def reply_error(
     elif body and not (kind or message):
         message = describe_body(headers, body)
     known = [secret.reveal() for secret in secrets]
-    given: dict[str, Any] = {
-        "status": status,
-        "type": None if kind is None else _one_line(kind, _TYPE_BYTES, known),
-        "message": _one_line(message, _MESSAGE_BYTES, known),
-        "operation": operation,
-        **call,
-    }
+    kind = None if kind is None else _one_line(kind, _TYPE_BYTES, known)
+    message = _one_line(message, _MESSAGE_BYTES, known)
     if missing_scope is not None:
-        return ScopeError(scope=missing_scope, **given)
+        return ScopeError(info, type=kind, message=message, scope=missing_scope)
     if status == 429:
-        return RateLimitError(retry_after=retry_after, **given)
-    return _BY_STATUS.get(status, ServerError if status >= 500 else APIError)(**given)
+        return RateLimitError(info, type=kind, message=message, retry_after=retry_after)
+    error = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+    return error(info, type=kind, message=message)
 
 
 def describe_body(headers: Mapping[str, str], body: bytes) -> str:

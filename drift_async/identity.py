@@ -8,7 +8,6 @@ import math
 import time
 import warnings
 
-from .core.discreet import discreet
 from .core.inputs import number, text
 from .core.secret import Secret
 from .core.strict_json import dumps
@@ -20,7 +19,6 @@ class WeakKeyWarning(UserWarning):
     """A secret is shorter than HS256 asks for."""
 
 
-@discreet
 def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 300.0) -> str:
     """Return a token (JWT, HS256) that says who the visitor is, for ``userJwt`` of the widget.
 

@@ -14,16 +14,19 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import attrs
 
-from .core.call import Live, Site
+from .core.caller import ClientState
 from .core.codec import Model, model
 from .core.hooks import log
 from .core.secret import Secret
 from .core.strict_json import dumps, loads
 from .errors import CredentialsError, DriftError, TokenNotSavedError
+
+if TYPE_CHECKING:
+    from .core.session import HttpSession
 
 E = TypeVar("E", bound=DriftError)
 
@@ -110,7 +113,7 @@ def completed(body: bytes, old: Token | None, now: float) -> bytes:
     return dumps(value)
 
 
-class SharedToken:
+class TokenSource:
     """What `OAuth.auth` makes. ``token`` is the one in use."""
 
     def __init__(
@@ -124,7 +127,7 @@ class SharedToken:
         self._refresh = refresh
         self._on_refresh = on_refresh
         self._now = now
-        self._unsaved: Token | None = None
+        self._pending_save: Token | None = None
         self._refusal: CredentialsError | None = None
         # At most one for this process; that of a parent process never ends here.
         self._under_way: dict[int, _Renewal] = {}
@@ -141,7 +144,7 @@ class SharedToken:
         """The access token in use."""
         return self._token.access_token
 
-    async def renew(self, stale: Secret, live: Live) -> None:
+    async def renew(self, stale: Secret, session: HttpSession) -> None:
         """Wait until a token newer than *stale* is in use, or raise why there is none.
 
         One request serves all who wait. It is made in a task of the client that asks first; if that
@@ -149,30 +152,30 @@ class SharedToken:
         """
         if self._refusal is not None:
             raise _again(self._refusal)
-        process, mine = os.getpid(), _Renewal(live.loop)
+        process, mine = os.getpid(), _Renewal(session.loop)
         with self._locks.setdefault(process, threading.Lock()):
             renewal = self._under_way.setdefault(process, mine)
             if renewal.loop.is_closed():  # before it ended; now nothing will end it
                 renewal = self._under_way[process] = mine
         if renewal is mine:
-            live.renewal = live.spawn(self._run(stale))
-            live.renewal.add_done_callback(lambda task: self._over(process, mine, task))
+            session.refresh_task = session.spawn(self._run(stale))
+            session.refresh_task.add_done_callback(lambda task: self._over(process, mine, task))
         failure = await asyncio.wrap_future(renewal)
         if failure is not None:
             raise _again(failure)
 
-    async def keep(self, site: Site, live: Live) -> None:
+    async def refresh_ahead(self, state: ClientState, session: HttpSession) -> None:
         """Renew the token a while before it ends, for as long as a client is open."""
         while self._refusal is None:
             due = self._due(self._token)
-            await site.sleep(min(max(due, 0.0), LOOK))
+            await state.sleep(min(max(due, 0.0), LOOK))
             if self._due(self._token) <= 0:
                 try:
-                    await self.renew(self.secret, live)
+                    await self.renew(self.secret, session)
                 except DriftError as error:
                     log.warning("a token that ends soon was not renewed: %s", error)
-            site.carry(self.secret)
-            await site.sleep(PAUSE)
+            state.set_token(self.secret)
+            await state.sleep(PAUSE)
 
     def _due(self, token: Token) -> float:
         """Return the seconds until *token* should be renewed; 0 or less: now."""
@@ -206,9 +209,9 @@ class SharedToken:
         renewal.set_result(failure)
 
     async def _renew(self) -> None:
-        token = self._unsaved
+        token = self._pending_save
         if token is None or self._due(token) <= 0:
-            token = self._unsaved = await self._refresh(token or self._token)
+            token = self._pending_save = await self._refresh(token or self._token)
         # The old refresh token is void by now. So the new one is kept until it is in safe hands,
         # however often that takes; but nothing is done with it that a restart could not go on with.
         try:
@@ -222,7 +225,7 @@ class SharedToken:
             # Else something that on_refresh awaited was cancelled, and not the renewal.
             detail = f"on_refresh failed ({type(error).__name__}); the new token is kept for it"
             raise TokenNotSavedError(detail) from error
-        self._token, self._unsaved = token, None
+        self._token, self._pending_save = token, None
 
     async def _save(self, token: Token) -> None:
         save = self._on_refresh

@@ -20,7 +20,6 @@ from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, override
 
 from ..errors import InputError
-from .discreet import discreet
 from .secret import Secret
 from .straight import StraightReader, can_be_straight
 from .strict_json import EPOCH, MILLISECOND, plain
@@ -167,7 +166,6 @@ def _written(value: Any) -> Any:
     return value.value if isinstance(value, Word) else value
 
 
-@discreet
 def from_json(kind: type[T], value: Any) -> T:
     """Return the model that plain JSON data describes; the reverse of `to_json`.
 

@@ -1,4 +1,4 @@
-"""What a client tells of its calls: plain callables of the user's, and the standard log.
+"""Reports of a client's calls: to plain callables of the user's, and to the standard log.
 
 Records and log lines hold the row's template, never the filled URL, no header and no body: these
 carry secrets and personal data.
@@ -7,15 +7,16 @@ carry secrets and personal data.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import attrs
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .endpoint import Reply
+    from .request import Failure, Response
 
 R = TypeVar("R")
 
@@ -37,9 +38,7 @@ class ResponseInfo:
     """An attempt is over, after ``seconds``.
 
     ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
-    as ``lost`` or ``stalled``; ``held`` is one that has not left: its rate limit was paused while
-    it waited for a connection, and it is tried under the same number. ``size`` of the body is in
-    bytes.
+    as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
     """
 
     operation: str
@@ -66,7 +65,7 @@ class RetryInfo:
 class Spans(Protocol):
     """Makes a span of each call, as `drift_async.core.spans.OpenTelemetry` does."""
 
-    async def around(self, operation: str, call: Coroutine[Any, Any, Reply]) -> Reply: ...
+    async def around(self, operation: str, call: Coroutine[Any, Any, Response]) -> Response: ...
     def retry(self, info: RetryInfo) -> None: ...
 
 
@@ -85,16 +84,37 @@ class Hooks:
                 raise InputError(name, "must be callable")
 
     def watch_attempts(self) -> bool:
-        """Tell whether anybody wants to hear of each attempt."""
+        """Return whether each attempt has to be reported: to a callable, or in the log."""
         heard = self.on_request is not None or self.on_response is not None
         return heard or log.isEnabledFor(logging.DEBUG)
 
-    def request(self, info: RequestInfo) -> None:
-        """Tell that a request is about to be sent."""
-        _tell(self.on_request, info)
+    async def observe(
+        self,
+        operation: str,
+        attempt: int,
+        size: int,
+        sending: Coroutine[Any, Any, Response | Failure],
+    ) -> Response | Failure:
+        """Send a request whose body has *size* bytes, and report its beginning and its end."""
+        # Not the loop's clock: that of uvloop counts in milliseconds.
+        clock = time.monotonic
+        _call(self.on_request, RequestInfo(operation, attempt, size))
+        began = clock()
+        seen: tuple[int | None, str | None] = (None, "cancelled")
+        size, request_id = 0, None
+        try:
+            outcome = await sending
+            seen = outcome.seen
+            if seen[1] is None:
+                response = cast("Response", outcome)
+                size, request_id = len(response.body), response.headers.get("X-Request-Id")
+            return outcome
+        finally:
+            seconds = clock() - began
+            self.response(ResponseInfo(operation, attempt, *seen, seconds, size, request_id))
 
     def response(self, info: ResponseInfo) -> None:
-        """Tell what came of it."""
+        """Report the end of an attempt."""
         log.debug(
             "%s: attempt %d: %s after %.3f s",
             info.operation,
@@ -102,10 +122,10 @@ class Hooks:
             info.status or info.error,
             info.seconds,
         )
-        _tell(self.on_response, info)
+        _call(self.on_response, info)
 
     def retry(self, info: RetryInfo) -> None:
-        """Tell that there will be another attempt."""
+        """Report that there will be another attempt."""
         log.info(
             "%s: attempt %d: %s; again in %.3f s",
             info.operation,
@@ -113,14 +133,14 @@ class Hooks:
             info.status or info.error,
             info.wait,
         )
-        _tell(self.on_retry, info)
+        _call(self.on_retry, info)
         if self.spans is not None:
             self.spans.retry(info)
 
 
-def _tell(hook: Callable[[R], object] | None, info: R) -> None:
+def _call(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:  # a call must not fail because of who watches it
+        except Exception:  # no call fails because of a hook
             log.exception("a hook failed on %s", type(info).__name__)

@@ -15,13 +15,12 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import attrs
 
-from ..errors import CursorError, DriftError
-from .discreet import discreet
+from ..errors import CallInfo, CursorError, DriftError
 from .inputs import whole
 from .offload import BIG, in_thread
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint, Reply
+    from .request import Endpoint, Request, Response
 
 T = TypeVar("T")
 
@@ -159,7 +158,8 @@ def read_position(endpoint: Endpoint[Any], path: str, text: object) -> Cursor | 
                 return _checked(cursor)
             except ValueError:
                 pass
-    raise CursorError("not a position of this list", operation=endpoint.name, applied=False)
+    info = CallInfo(operation=endpoint.name, applied=False)
+    raise CursorError("not a position of this list", info)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -183,11 +183,10 @@ class Walker(Protocol):
 
     max_pages: int
 
-    async def send(self, endpoint: Any, target: str) -> Reply: ...
+    async def send(self, request: Request) -> Response: ...
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
 
 
-@discreet
 @attrs.frozen(eq=False, repr=False)
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
@@ -233,16 +232,16 @@ class Pager(Generic[T]):
         # The service's own page token carries the filters it was made with.
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
-        reply = await self._caller.send(endpoint, endpoint.target(values))
+        reply = await self._caller.send(endpoint.request(values))
         if len(reply.body) > BIG:
-            items, value = await in_thread(endpoint.decode_page, reply)
+            items, value = await in_thread(endpoint.parse_page, reply)
         else:
-            items, value = endpoint.decode_page(reply)
+            items, value = endpoint.parse_page(reply)
         try:
             return items, next_cursor(endpoint.pages, value, reply.headers, cursor, len(items))
         except ValueError as fault:
             detail = str(fault)
-        error = CursorError(detail, operation=endpoint.name, applied=True, **reply.told())
+        error = CursorError(detail, reply.call_info(endpoint.name))
         if wanted is not None and len(items) >= wanted:
             return items, error  # which matters only if some of these were given before
         raise error
@@ -265,7 +264,6 @@ class _Items(Generic[T]):
             self._items = iter((await self._pages.__anext__()).items)
 
 
-@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 
@@ -355,4 +353,5 @@ class Pages(Generic[T]):
 
     def _error(self, detail: str) -> CursorError:
         name = self._pager._endpoint.name
-        return CursorError(detail, operation=name, applied=True, reason="not_retryable")
+        info = CallInfo(operation=name, applied=True, reason="not_retryable")
+        return CursorError(detail, info)

@@ -9,12 +9,15 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import attrs
 
+from ..errors import ClosedError
 from .adaptive import LATENESS, AdaptiveRate
 from .inputs import number, whole
+from .slots import ConnectionSlots
 
 logger = logging.getLogger("drift_async")
 
@@ -194,52 +197,68 @@ class GcraBucket:
 class Limiter:
     """One budget: its bucket, and the calls that wait for a turn, first come first served.
 
-    It holds numbers only, so it outlives the client's connections, and works on in another event
-    loop. *clock* gives the seconds of those loops.
+    A turn is a moment of the bucket and a connection slot, taken together: no call holds one of
+    them while it waits for the other. The limiter holds numbers only, so it outlives the client's
+    connections, and works on in another event loop. *clock* gives the seconds of those loops.
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._bucket = GcraBucket(AdaptiveRate(rate.per_second, rate.burst))
-        self._queue: list[tuple[Place, asyncio.Future[None]]] = []
+        self._queue: list[tuple[Place, asyncio.Future[None], ConnectionSlots]] = []
         self._timer: asyncio.Handle | None = None
+        self._waits_for_slot = False
         self._refusals = 0
         self._has_warned = False
         self.last_let_in = -math.inf
         """When the server last let a request in: with any answer but 429 and 503."""
-        self.free = rate.per_second is None
-        """Whether nobody has to ask: `try_acquire` would return True."""
+        self._is_free = rate.per_second is None  # whether the bucket holds nothing back
 
-    def try_acquire(self) -> bool:
-        """Take a turn at once; return False if there is none now."""
-        if self.free:
-            return True
-        now = self._clock()
-        if self._queue or now < self._bucket.next:
+    def try_acquire(self, slots: ConnectionSlots) -> bool:
+        """Take a turn, and a slot for it, at once; return False if that is not possible now."""
+        if self._queue or not slots.try_take():
             return False
-        self._bucket.sent(now, waited=False)
-        self._set_free(now)
+        if not self._is_free:
+            now = self._clock()
+            if now < self._bucket.next:
+                slots.release()
+                return False
+            self._bucket.sent(now, waited=False)
+            self._set_free(now)
         return True
 
-    async def acquire(self, place: Place | None = None) -> None:
-        """Wait for a turn, behind all calls with an earlier *place*."""
-        if self.try_acquire():
+    async def acquire(self, slots: ConnectionSlots, place: Place | None = None) -> None:
+        """Wait for a turn, and a slot for it, behind all calls with an earlier *place*.
+
+        Raises `ClosedError` when `close` is called meanwhile.
+        """
+        if self.try_acquire(slots):
             return
         loop = asyncio.get_running_loop()
         if self._queue and self._queue[0][1].get_loop() is not loop:
-            self._queue.clear()  # left by a loop that has ended
-            self._timer = None
+            self._forget()  # left by a loop that has ended
         turn = loop.create_future()
-        heapq.heappush(self._queue, (place or new_place(self._clock()), turn))
+        heapq.heappush(self._queue, (place or new_place(self._clock()), turn, slots))
         if self._timer is None:
             self._wake()
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
-                self._bucket.unsent()  # granted in the same moment: the next call may have it
+            if not turn.cancelled() and turn.exception() is None:
+                # Granted in the same moment: the next call may have both.
+                self._bucket.unsent()
+                slots.release()
                 self._wake()
             raise
+
+    def close(self) -> None:
+        """Wake all calls that wait with `ClosedError`: there will be no connection for them."""
+        queue = self._queue
+        self._forget()
+        for _, turn, _ in queue:
+            if not turn.done():
+                turn.set_exception(ClosedError("the client was closed"))
+        self._set_free(self._clock())
 
     def let_in(self, sent_at: float) -> None:
         """Record that a request sent at *sent_at* was let in: any answer but 429 and 503."""
@@ -265,7 +284,7 @@ class Limiter:
     def state(self) -> RateState:
         """Return what this limiter is doing now."""
         rate = self._bucket.rate
-        waiting = sum(not turn.cancelled() for _, turn in self._queue)
+        waiting = sum(not turn.cancelled() for _, turn, _ in self._queue)
         per_second, burst = rate.per_second, int(rate.burst)
         return RateState(per_second, burst, waiting, self.paused_for(), rate.ceiling)
 
@@ -280,28 +299,60 @@ class Limiter:
         logger.warning(message, self._refusals, own, sends)
 
     def _set_free(self, now: float) -> None:
-        self.free = self._bucket.rate.per_second is None and now >= self._bucket.next
+        self._is_free = self._bucket.rate.per_second is None and now >= self._bucket.next
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue, self._timer, self._waits_for_slot = [], None, False
 
     def _wake(self) -> None:
-        """Give turns to the calls that may go, and set the one timer for the next."""
+        """Give turns to the calls that may go; then wait for the next moment, or for a slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        queue, bucket = self._queue, self._bucket
-        self.free = False
-        while queue:
-            turn = queue[0][1]
-            if turn.cancelled():
-                heapq.heappop(queue)
-                continue
-            now = self._clock()
-            if now < bucket.next:
-                self._timer = self._wake_in(bucket.next - now, turn.get_loop())
+        self._is_free = False
+        while (head := self._head()) is not None:
+            if self._waits_for_slot:
                 return
-            bucket.sent(now, waited=True)
-            heapq.heappop(queue)
-            turn.set_result(None)
+            turn, slots = head
+            now = self._clock()
+            if now < self._bucket.next:
+                self._timer = self._wake_in(self._bucket.next - now, turn.get_loop())
+                return
+            if not slots.try_take():
+                self._waits_for_slot = True
+                slots.take_later(partial(self._use_slot, slots))
+                return
+            self._grant(turn, now)
         self._set_free(self._clock())
+
+    def _use_slot(self, slots: ConnectionSlots) -> None:
+        """Use a slot that has become free for the head of the queue, or give it back.
+
+        A pause may have begun meanwhile, and all that waited may be gone.
+        """
+        self._waits_for_slot = False
+        head, now = self._head(), self._clock()
+        if head is not None and now >= self._bucket.next:
+            self._grant(head[0], now)
+        else:
+            slots.release()
+        self._wake()
+
+    def _head(self) -> tuple[asyncio.Future[None], ConnectionSlots] | None:
+        """Return the first call that still waits."""
+        while self._queue:
+            _, turn, slots = self._queue[0]
+            if not turn.cancelled():
+                return turn, slots
+            heapq.heappop(self._queue)
+        return None
+
+    def _grant(self, turn: asyncio.Future[None], now: float) -> None:
+        self._bucket.sent(now, waited=True)
+        heapq.heappop(self._queue)
+        turn.set_result(None)
 
     def _wake_in(self, seconds: float, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if not self._bucket.is_strict:

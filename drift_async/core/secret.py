@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Never
+from typing import Never, TypeVar
 
 from ..errors import InputError
+
+T = TypeVar("T")
 
 
 class Secret:
@@ -48,14 +50,23 @@ class Secret:
         raise TypeError("a secret is not pickled; reveal() it where it has to travel")
 
 
+def hide(value: T) -> T | Secret:
+    """Return a text as a secret, and any other value as it is.
+
+    A function that is given a credential binds its parameter to this at once, so that no traceback
+    with local variables shows the text.
+    """
+    return Secret(value) if isinstance(value, str) else value
+
+
 def token_secret(field: str, value: str | Secret) -> Secret:
     """Return *value* as a secret, or raise `InputError` if no header could carry it."""
-    text = value.reveal() if isinstance(value, Secret) else value
-    if not isinstance(text, str) or not text:
+    value = hide(value)
+    if not isinstance(value, Secret) or not value.reveal():
         raise InputError(field, "must be a text that is not empty")
-    if not is_visible(text):
+    if not is_visible(value.reveal()):
         raise InputError(field, "must be visible ASCII without blanks or line ends")
-    return Secret(text)
+    return value
 
 
 def is_visible(text: str) -> bool:

@@ -20,8 +20,8 @@ from opentelemetry.trace import (
 
 from .._version import __version__
 from ..errors import CallError
-from .endpoint import Reply
 from .hooks import RetryInfo
+from .request import Response
 
 
 class OpenTelemetry:
@@ -35,7 +35,7 @@ class OpenTelemetry:
             "server.port": parts.port or (443 if parts.scheme == "https" else 80),
         }
 
-    async def around(self, operation: str, call: Coroutine[Any, Any, Reply]) -> Reply:
+    async def around(self, operation: str, call: Coroutine[Any, Any, Response]) -> Response:
         """Await *call* within a span."""
         method, _, template = operation.partition(" ")
         with self._tracer.start_as_current_span(

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
 from ..core.batch import Items
+from ..core.client import BaseClient, CommonSettings
 from ..core.codec import Frozen
-from ..core.connection import Connection
-from ..core.discreet import discreet
 from ..core.inputs import number, whole
-from ..core.life import Client, CommonSettings
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
+from ..core.session import HttpSession
 from ..errors import ClosedError, InputError, WrongLoopError
 from . import leaving
 from .delivery import Delivery, Pause, Route
@@ -54,8 +53,7 @@ class EventSettings(CommonSettings, total=False):
     on_drop: Callable[[Loss], object] | None
 
 
-@discreet
-class EventClient(Client):
+class EventClient(BaseClient):
     """What the event clients share. Settings and counters; the outbox is open while it is."""
 
     _stem: ClassVar[str]
@@ -134,11 +132,11 @@ class EventClient(Client):
         `WrongLoopError` while it is open in another one. Opening an open client does nothing; one
         that is being closed is opened after that.
         """
-        site = self._caller.site
+        state = self._caller.state
         self._refuse_view()
         await self._at_rest()
-        if site.live is not None and not site.live.loop.is_closed():
-            site.use()
+        if state.session is not None and not state.session.loop.is_closed():
+            state.require_open()
             return
         self._authorization()  # says what is missing before a file is opened
         opening = self._moving = asyncio.create_task(self._open())
@@ -189,28 +187,28 @@ class EventClient(Client):
         self._outbox.ledger.report(Loss(reason="damaged", count=count, detail=detail))
 
     def _begin(self) -> None:
-        site = self._caller.site
-        live = site.live
-        assert live is not None
+        state = self._caller.state
+        session = state.session
+        assert session is not None
         self._delivery = Delivery(
             self._outbox,
-            live,
+            session,
             self._routes,
-            hooks=site.hooks,
-            limiter=site.limiters["default"],
+            hooks=state.hooks,
+            limiter=state.limiters["default"],
             pause=self._pause,
             attempt_timeout=self._caller.attempt_timeout,
             linger=self._linger,
             repeats_unknown=self._repeats_unknown,
-            has_token=site.token is not None,
-            chance=site.chance,
+            has_token=state.token is not None,
+            chance=state.random,
         )
         for lane in self._outbox.ledger.lanes:
-            live.spawn(self._delivery.work(lane))
+            session.spawn(self._delivery.work(lane))
         if self._store is not None:
-            live.spawn(self._adopt())
+            session.spawn(self._adopt())
         self._outbox.ledger.room.refuse(None)
-        self._taking = live.loop
+        self._taking = session.loop
         leaving.hold(self)
 
     async def _adopt(self) -> None:
@@ -222,9 +220,9 @@ class EventClient(Client):
                 logger.exception("the files of other processes could not be taken over")
             await asyncio.sleep(ADOPT_EVERY)
 
-    def _connect(self, resolver: Resolver | None = None) -> Connection:
+    def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
         # That of a loop that has ended: at interpreter exit no thread can be started for another.
-        return super()._connect(resolver or self._resolver)
+        return super()._new_session(resolver or self._resolver)
 
     async def flush(self, timeout: float = 30.0) -> EventStats:
         """Send what waits now without delay, and return once it is delivered or set aside.
@@ -232,7 +230,7 @@ class EventClient(Client):
         After *timeout* seconds it returns all the same; so it does when delivery is stopped. The
         counts tell what is left.
         """
-        self._caller.site.use()
+        self._caller.state.require_open()
         number("timeout", timeout)
         if self._delivery is not None:
             await self._delivery.drain(timeout)
@@ -246,14 +244,14 @@ class EventClient(Client):
         """
         self._refuse_view()
         number("timeout", timeout)
-        site = self._caller.site
+        state = self._caller.state
         if self._delivery is None:
             await self._at_rest()
         if self._is_cut_off():
             await self.open()  # here it can be done
-        if site.live is None:
+        if state.session is None:
             return self.stats()
-        site.use()
+        state.require_open()
         delivery, self._taking = self._delivery, None
         assert delivery is not None
         if self._moving is None or self._moving.done():
@@ -268,8 +266,8 @@ class EventClient(Client):
 
     def _is_cut_off(self) -> bool:
         """Tell whether the last loop ended before the client was closed, or amid that."""
-        live = self._caller.site.live
-        return self._store is not None if live is None else live.loop.is_closed()
+        session = self._caller.state.session
+        return self._store is not None if session is None else session.loop.is_closed()
 
     def _end_apart(self) -> None:
         """End the client in a task of its own, for which who waited until now waits instead."""
@@ -307,8 +305,8 @@ class EventClient(Client):
 
     def _forget_after_fork(self) -> None:
         """Drop the connections without touching them, and the delivery; the outbox stays."""
-        if (live := self._caller.site.live) is not None:
-            self._resolver = live.connection.resolver
+        if (session := self._caller.state.session) is not None:
+            self._resolver = session.resolver
         super()._forget_after_fork()
         self._delivery = self._taking = None
         self._outbox.recall()
@@ -316,7 +314,7 @@ class EventClient(Client):
     def _start_clean(self) -> None:
         """In a forked child: what was accepted before is the parent's, and so is who waits."""
         self._forget_after_fork()
-        self._caller.site.limiters = {"default": Limiter(self._rate)}
+        self._caller.state.limiters = {"default": Limiter(self._rate)}
         self._reset()
 
     # Accepting, and what is known of it
@@ -328,7 +326,7 @@ class EventClient(Client):
     def _check_open(self) -> None:
         """Raise unless events are accepted in the running loop."""
         if self._taking is not asyncio.get_running_loop():
-            self._caller.site.use()
+            self._caller.state.require_open()
             raise ClosedError("the client is being closed")
 
     def stats(self) -> EventStats:
@@ -352,7 +350,7 @@ class EventClient(Client):
 
     async def dead(self) -> list[DeadEvent]:
         """Return the events that were set aside, oldest first."""
-        self._caller.site.use()
+        self._caller.state.require_open()
         return [self._shown(grave) for grave in await self._outbox.store.dead()]
 
     async def replay(self) -> int:
@@ -360,7 +358,7 @@ class EventClient(Client):
 
         What does not match its checksum stays where it is.
         """
-        self._caller.site.use()
+        self._caller.state.require_open()
         return await self._outbox.backlog.replay()
 
     def _shown(self, grave: Grave) -> DeadEvent:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import attrs
 
-from ..core.call import Live, seen
-from ..core.endpoint import Endpoint, Reply
 from ..core.hooks import Hooks, RetryInfo
 from ..core.rate_limit import Limiter
-from ..core.retry import REFUSED, TRANSIENT, Failure, Retry, parse_retry_after
+from ..core.request import Endpoint, Failure, Request, Response
+from ..core.retry import AMBIGUOUS, THROTTLED, Retry, parse_retry_after
+from ..core.session import HttpSession
 from .lanes import NEVER, Lane, Row
 from .ledger import logger
 from .outbox import Outbox
@@ -43,22 +43,22 @@ class Route:
 
 
 def judge(
-    outcome: Reply | Failure, *, size: int, in_batch: bool, repeats: bool, has_token: bool
+    outcome: Response | Failure, *, size: int, in_batch: bool, repeats: bool, has_token: bool
 ) -> Verdict:
     """Return what an outcome means for the *size* events of a request.
 
     With *repeats*, what may or may not have been applied is sent again.
     """
     if isinstance(outcome, Failure):
-        if outcome.head is not None:
+        if outcome.status_read is not None:
             return "delivered"
         return "again" if repeats or not outcome.sent else "unknown"
     status = outcome.status
     if 200 <= status < 300:
         return "delivered"
-    if status in REFUSED:
+    if status in THROTTLED:
         return "again"
-    if status in TRANSIENT:
+    if status in AMBIGUOUS:
         return "again" if repeats else "unknown"
     if status == 401 and has_token:
         return "unauthorized"
@@ -110,7 +110,7 @@ class Delivery:
     def __init__(
         self,
         outbox: Outbox,
-        live: Live,
+        session: HttpSession,
         routes: Sequence[Route],
         *,
         hooks: Hooks,
@@ -124,7 +124,7 @@ class Delivery:
     ) -> None:
         self.outbox = outbox
         self.stopped: str | None = None
-        self._live = live
+        self._session = session
         self._generation = 0
         self._routes = routes
         self._most = max(route.most for route in routes)
@@ -152,6 +152,8 @@ class Delivery:
                     kind = lane.rows[0].kind
                     most = 1 if kind in self._singly else self._routes[kind].most
                     await self._send(lane, lane.cut(most, MAX_BATCH_BYTES))
+                else:
+                    self._session.slots.release()
             except Exception:  # a worker must not end: its lane would stand still
                 logger.exception("delivery failed; it is tried again")
                 lane.recall()
@@ -167,13 +169,13 @@ class Delivery:
     def _may_send(self) -> bool:
         """Tell whether a request may be sent at once; then it has its slot."""
         is_on = self.stopped is None and self._pause.left(self._clock()) <= 0
-        return is_on and self._limiter.try_acquire()
+        return is_on and self._limiter.try_acquire(self._session.slots)
 
     async def _permit(self, lane: Lane) -> None:
         """Wait until a request may be sent."""
         while self.stopped or (left := self._pause.left(self._clock())) > 0:
             await lane.wait(NEVER, None if self.stopped else left)
-        await self._limiter.acquire()
+        await self._limiter.acquire(self._session.slots)
 
     async def _send(self, lane: Lane, batch: list[Row]) -> None:
         """Send a batch until all of it is settled, in parts if it is refused as a whole."""
@@ -191,7 +193,7 @@ class Delivery:
             began, generation = self._clock(), self._generation
             if not repeats:
                 lane.at_risk = [*lane.at_risk, *rows]
-            outcome = await self._attempt(endpoint, rows, failures + 1, began, in_batch=in_batch)
+            outcome = await self._attempt(endpoint, rows, failures + 1, in_batch=in_batch)
             if not repeats:
                 lane.at_risk = lane.at_risk[: -len(rows)]
             verdict = judge(
@@ -221,34 +223,37 @@ class Delivery:
                 case "again":
                     parts.append(rows)
                     wait = self._wait_after(failures, began, outcome)
-                    self._hooks.retry(RetryInfo(endpoint.name, failures, *seen(outcome), wait))
+                    self._hooks.retry(RetryInfo(endpoint.name, failures, *outcome.seen, wait))
                     await lane.wait(NEVER, wait)
             if not parts:
                 return
             await self._permit(lane)
 
-    def _attempt(
-        self, endpoint: Endpoint[Any], rows: list[Row], number: int, now: float, *, in_batch: bool
-    ) -> Coroutine[Any, Any, Reply | Failure]:
+    async def _attempt(
+        self, endpoint: Endpoint[Any], rows: list[Row], number: int, *, in_batch: bool
+    ) -> Response | Failure:
         body = rows[0].body
         if in_batch:
             body = b"[" + b",".join([row.body for row in rows]) + b"]"
-        until = now + self._attempt_timeout
-        return self._live.attempt(endpoint, number, endpoint.path, body, now, until)
+        try:
+            request = Request(endpoint, endpoint.path, body)
+            return await self._session.send(request, self._attempt_timeout, number)
+        finally:
+            self._session.slots.release()
 
-    def _teach(self, outcome: Reply | Failure, began: float) -> None:
+    def _teach(self, outcome: Response | Failure, began: float) -> None:
         """Let pacing and pause know how the server does."""
-        if isinstance(outcome, Reply) and outcome.status in REFUSED:
+        if isinstance(outcome, Response) and outcome.status in THROTTLED:
             asked = parse_retry_after(outcome.headers.get("Retry-After"), datetime.now(UTC))
             wait = None if asked is None else min(asked, MAX_PAUSE)
             self._limiter.refused(began, wait, is_rate_limit=outcome.status == 429)
-        elif isinstance(outcome, Reply):
+        elif isinstance(outcome, Response):
             self._limiter.let_in(began)
             if outcome.status < 500:
                 self._pause.succeeded()  # it works, also if it says no
 
-    def _wait_after(self, attempt: int, began: float, outcome: Reply | Failure) -> float:
-        throttled = isinstance(outcome, Reply) and outcome.status in REFUSED
+    def _wait_after(self, attempt: int, began: float, outcome: Response | Failure) -> float:
+        throttled = isinstance(outcome, Response) and outcome.status in THROTTLED
         return self._pause.failed(
             attempt, began, self._clock(), throttled=throttled, chance=self._chance()
         )
@@ -284,5 +289,5 @@ class Delivery:
             self._hurries -= 1
 
 
-def _status(outcome: Reply | Failure) -> int | None:
-    return outcome.status if isinstance(outcome, Reply) else outcome.head
+def _status(outcome: Response | Failure) -> int | None:
+    return outcome.status if isinstance(outcome, Response) else outcome.status_read

@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import Any, Self, Unpack, get_args
 
 from ..core.batch import Items
-from ..core.discreet import clear, clears_itself, discreet
-from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
 from ..core.rate_limit import Rate
+from ..core.request import Endpoint
 from ..core.retry import Retry
 from ..core.secret import Secret
 from ..errors import CredentialsError, InputError
@@ -32,7 +31,6 @@ BATCH = 600
 _NOTHING: type[None] = type(None)
 
 
-@discreet
 class DriftEvents(EventClient):
     """The client of Drift's event API: https://devdocs.drift.com/docs/add-contact-event
 
@@ -165,7 +163,6 @@ class DriftEvents(EventClient):
             raise CredentialsError(self._without_org_id)
         return None
 
-    @clears_itself
     async def identify(
         self,
         *,
@@ -187,12 +184,10 @@ class DriftEvents(EventClient):
             )
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
+        except BaseException:
             del user_id, company_id, attributes
-            clear(error)
             raise
 
-    @clears_itself
     async def track(
         self,
         event: str,
@@ -216,9 +211,8 @@ class DriftEvents(EventClient):
             )
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
+        except BaseException:
             del event, user_id, company_id, attributes
-            clear(error)
             raise
 
     async def identify_many(self, items: Items[Identify]) -> int:

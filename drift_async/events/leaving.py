@@ -53,8 +53,8 @@ def _deliver_at_exit() -> None:
     waiting: list[Future[Any]] = []
     mine: dict[asyncio.AbstractEventLoop | None, list[EventClient]] = {}
     for client in list(_open):
-        live = client._caller.site.live
-        loop = None if live is None or live.loop.is_closed() else live.loop
+        session = client._caller.state.session
+        loop = None if session is None or session.loop.is_closed() else session.loop
         if loop is not None and loop.is_running():  # in another thread, as on the blocking face
             closing = client.close(_seconds_to(until))
             waiting.append(asyncio.run_coroutine_threadsafe(closing, loop))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Literal
 
-from ..errors import DeadlineError, OutboxFullError
+from ..errors import CallInfo, DeadlineError, OutboxFullError
 from .backlog import Backlog
 from .lanes import Lane, Row
 from .ledger import Ledger, logger
@@ -151,7 +151,7 @@ class Outbox:
                 raise
         finally:
             self._keeping.pop(kept, None)
-        raise DeadlineError("the disk has not answered in time", operation="outbox")
+        raise DeadlineError("the disk has not answered in time", CallInfo(operation="outbox"))
 
     def put_now(self, rows: Sequence[Row]) -> None:
         """Take the first rows, as many as there is room for. Nobody waits for the disk."""

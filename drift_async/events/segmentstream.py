@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from ..core.batch import Items
-from ..core.discreet import clear, clears_itself, discreet
-from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import text
 from ..core.rate_limit import Rate
+from ..core.request import Endpoint
 from ..core.retry import Retry
 from ..core.secret import Secret, token_secret
 from ..errors import CredentialsError, InputError
@@ -32,7 +31,6 @@ SEGMENTSTREAM_URL = "https://track.segmentstream.com"
 _NOTHING: type[None] = type(None)
 
 
-@discreet
 class SegmentStream(EventClient):
     """The client of SegmentStream's tracking API: https://docs.segmentstream.com
 
@@ -141,7 +139,7 @@ class SegmentStream(EventClient):
         self._hit_ids = HitIds()  # a forked child must not make the same as its parent
 
     def _authorization(self) -> Secret:
-        token = self._caller.site.token
+        token = self._caller.state.token
         if token is None:
             raise CredentialsError(self._without_token)
         pair = base64.b64encode(f"{token.reveal()}:".encode()).decode()
@@ -149,14 +147,13 @@ class SegmentStream(EventClient):
 
     async def set_token(self, api_token: str) -> None:
         """Use another API token from now on; delivery that was stopped by a 401 goes on."""
-        site = self._caller.site
-        site.token = token_secret("api_token", api_token)
-        if site.live is not None:
-            site.use().connection.authorize(self._authorization())
+        state = self._caller.state
+        state.token = token_secret("api_token", api_token)
+        if state.session is not None:
+            state.require_open().authorize(self._authorization())
             if self._delivery is not None:
                 self._delivery.go_on()
 
-    @clears_itself
     async def track(
         self,
         event: Mapping[str, Any],
@@ -181,9 +178,8 @@ class SegmentStream(EventClient):
             row = self._row(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
             if not self._outbox.offer(row):
                 await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
+        except BaseException:
             del event, user_id, anonymous_id, context, integrations
-            clear(error)
             raise
 
     async def track_many(self, items: Items[Hit]) -> int:

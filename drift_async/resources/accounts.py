@@ -11,9 +11,10 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, Word, body_of, model
-from ..core.endpoint import Endpoint, Resource
 from ..core.inputs import UNSET, Unset
 from ..core.pager import Pager
+from ..core.request import Endpoint
+from ..core.resource import Resource
 
 
 class PropertyType(Word):
@@ -65,7 +66,8 @@ CREATE = Endpoint(
     Account,
     effect="once",
     scope="account_write",
-    settle="accounts.all(), looking for the domain",
+    settle="accounts.all",
+    settle_hint="look for the domain",
 )
 GET = Endpoint("GET", "/accounts/{account_id}", Account, scope="account_read")
 ALL = Endpoint(
@@ -111,14 +113,14 @@ class Accounts(Resource):
             ownerId=inputs.identity("owner_id", owner_id),
             **_fields(name, domain, custom_properties, targeted),
         )
-        return await self._send(CREATE, body)
+        return await self._call(CREATE, body)
 
     async def get(self, account_id: str) -> Account:
         """Return an account, also a deleted one (``deleted`` is True).
 
         https://devdocs.drift.com/docs/account-model
         """
-        return await self._send(GET, account_id=account_id)
+        return await self._call(GET, account_id=account_id)
 
     def all(self, *, page_size: int = 65, resume: str | None = None) -> Pager[Account]:
         """Return all accounts but the deleted, *page_size* (at most 65) to a request.
@@ -149,14 +151,14 @@ class Accounts(Resource):
             "ownerId": inputs.identity("owner_id", owner_id),
             **{field: value for field, value in changes.items() if value is not UNSET},
         }
-        return await self._send(UPDATE, body)
+        return await self._call(UPDATE, body)
 
     async def delete(self, account_id: str) -> None:
         """Hide an account from lists; it stays readable by its id.
 
         https://devdocs.drift.com/docs/account-model
         """
-        await self._send(DELETE, account_id=account_id)
+        await self._call(DELETE, account_id=account_id)
 
 
 def _fields(

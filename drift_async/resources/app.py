@@ -11,8 +11,9 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, model
-from ..core.endpoint import Endpoint, Resource
-from ..core.secret import Secret, token_secret
+from ..core.request import Endpoint
+from ..core.resource import Resource
+from ..core.secret import Secret, hide, token_secret
 
 
 @model
@@ -66,15 +67,17 @@ class App(Resource):
 
         https://devdocs.drift.com/docs/get-token-information
         """
+        token = hide(token)
         secret = self._caller.token() if token is None else token_secret("token", token)
-        return await self._send(TOKEN_INFO, {"access_token": secret})
+        return await self._call(TOKEN_INFO, {"access_token": secret})
 
     async def uninstall(self, client_id: str, client_secret: str | Secret) -> None:
         """Remove the app from the organisation of the client's token, which ends with it.
 
         A repeat raises `AuthenticationError`. https://devdocs.drift.com/docs/app-uninstall
         """
-        await self._send(
+        client_secret = hide(client_secret)
+        await self._call(
             UNINSTALL,
             clientId=inputs.text("client_id", client_id),
             clientSecret=token_secret("client_secret", client_secret),

@@ -96,7 +96,7 @@ class Upserts:
             if before is not None:
                 await before.wait()
             found = await lookup.find(external_id)
-            contact = await self._contacts._started()._put(external_id, fields, found)
+            contact = await self._contacts._with_deadline()._put(external_id, fields, found)
             lookup.found[external_id] = [contact]
             return contact
         finally:

@@ -15,7 +15,8 @@ from ..core import inputs
 from ..core.batch import Items, cut
 from ..core.bulk import Bulk, BulkOptions
 from ..core.codec import Frozen, Model, model
-from ..core.endpoint import Endpoint, Resource
+from ..core.request import Endpoint
+from ..core.resource import Resource
 from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
 from .contact_items import ContactUpdate, NewContact, Upserts, an_item
@@ -73,7 +74,8 @@ CREATE = Endpoint(
     Contact,
     effect="once",
     scope="contact_write",
-    settle="contacts.find_by_external_id, or contacts.find_by_email",
+    settle="contacts.find_by_external_id",
+    settle_hint="or contacts.find_by_email",
 )
 GET = Endpoint("GET", "/contacts/{contact_id:int}", Contact, scope="contact_read")
 FIND_BY_EMAIL = Endpoint(
@@ -100,7 +102,7 @@ ADD_TIMELINE_EVENT = Endpoint(
     TimelineEvent,
     effect="once",
     scope="contact_write",
-    settle="look at the contact's timeline in the app: no call reads it",
+    settle_hint="look at the contact's timeline in the app: no call reads it",
 )
 ATTRIBUTES = Endpoint(
     "GET",
@@ -141,14 +143,14 @@ class Contacts(Resource):
         created twice. https://devdocs.drift.com/docs/creating-a-contact
         """
         fields = _merged(attributes, email, external_id)
-        return await self._send(CREATE, {"attributes": fields})
+        return await self._call(CREATE, {"attributes": fields})
 
     async def get(self, contact_id: int) -> Contact:
         """Return a contact; `NotFoundError` if there is none.
 
         https://devdocs.drift.com/docs/retrieving-contact
         """
-        return await self._send(GET, contact_id=contact_id)
+        return await self._call(GET, contact_id=contact_id)
 
     async def find_by_email(self, email: str, *, limit: int = 25) -> list[Contact]:
         """Return the contacts with just this e-mail address, at most *limit*; maybe none.
@@ -156,7 +158,7 @@ class Contacts(Resource):
         https://devdocs.drift.com/docs/retrieving-contact
         """
         most = inputs.whole("limit", limit, 1)
-        pager = self._started()._pages(
+        pager = self._with_deadline()._pages(
             FIND_BY_EMAIL, email=inputs.email("email", email), limit=min(max(most, 25), 100)
         )
         return await pager.collect(limit=most)
@@ -169,10 +171,10 @@ class Contacts(Resource):
         ids = [inputs.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
         if not ids:
             raise InputError("external_ids", "give at least one")
-        contacts = self._started()
+        contacts = self._with_deadline()
         found: list[Contact] = []
         for batch in _batches(dict.fromkeys(ids)):
-            came = await contacts._send(FIND_BY_EXTERNAL_ID, idType="external", id=batch)
+            came = await contacts._call(FIND_BY_EXTERNAL_ID, idType="external", id=batch)
             found += came
         return found
 
@@ -182,7 +184,7 @@ class Contacts(Resource):
         An unknown key makes a custom attribute. The API takes no null: None raises `InputError`.
         https://devdocs.drift.com/docs/contact-model
         """
-        return await self._send(UPDATE, _changes(attributes), contact_id=contact_id)
+        return await self._call(UPDATE, _changes(attributes), contact_id=contact_id)
 
     async def update_by_external_id(
         self, external_id: str, attributes: Mapping[str, Any], *, id_type: str = "external"
@@ -192,7 +194,7 @@ class Contacts(Resource):
         With *id_type* ``drift`` or ``internal`` the id is read as Drift's own.
         https://devdocs.drift.com/docs/contact-model
         """
-        return await self._send(
+        return await self._call(
             UPDATE_BY_EXTERNAL_ID,
             _changes(attributes),
             idType=inputs.word("id_type", id_type, IdType),
@@ -208,7 +210,7 @@ class Contacts(Resource):
         contact in between, it is updated. A lost reply to the creation raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-contact
         """
-        contacts = self._started()
+        contacts = self._with_deadline()
         fields = _merged(attributes, email, inputs.text("external_id", external_id))
         found = await contacts.find_by_external_id(external_id)
         return await contacts._put(external_id, fields, found)
@@ -219,7 +221,7 @@ class Contacts(Resource):
         """Update the contact that was found, or create it."""
         if not found:
             try:
-                return await self._send(CREATE, {"attributes": fields})
+                return await self._call(CREATE, {"attributes": fields})
             except ConflictError:
                 found = await self.find_by_external_id(external_id)
                 if not found:
@@ -231,7 +233,7 @@ class Contacts(Resource):
 
         https://devdocs.drift.com/docs/removing-a-contact
         """
-        await self._send(DELETE, contact_id=contact_id)
+        await self._call(DELETE, contact_id=contact_id)
 
     def get_many(
         self, contact_ids: Items[int], **options: Unpack[BulkOptions]
@@ -304,14 +306,14 @@ class Contacts(Resource):
             externalId=inputs.optional(inputs.text, "external_id", external_id),
             createdAt=inputs.moment("created_at", created_at),
         )
-        return await self._send(ADD_TIMELINE_EVENT, body)
+        return await self._call(ADD_TIMELINE_EVENT, body)
 
     async def attributes(self) -> list[AttributeDefinition]:
         """Return the definitions of the contact attributes in use.
 
         https://devdocs.drift.com/docs/listing-custom-attributes
         """
-        return await self._send(ATTRIBUTES)
+        return await self._call(ATTRIBUTES)
 
     async def unsubscribe(self, emails: Collection[str]) -> None:
         """Send no more mail to these addresses; unknown ones do no harm.
@@ -323,11 +325,11 @@ class Contacts(Resource):
         addresses = inputs.each("emails", emails, inputs.email)
         if not addresses:
             raise InputError("emails", "must hold at least one address")
-        contacts = self._started()
+        contacts = self._with_deadline()
         done, total = 0, len(addresses)
         for batch in cut(addresses, EMAILS_PER_REQUEST):
             try:
-                await contacts._send(UNSUBSCRIBE, batch)
+                await contacts._call(UNSUBSCRIBE, batch)
             except DriftError as error:
                 done += len(batch) if error.applied else 0
                 if done:

@@ -12,8 +12,9 @@ import attrs
 from ..core import inputs
 from ..core.codec import Frozen, Model, Word, model
 from ..core.download import Buffer, FileBuffer
-from ..core.endpoint import Endpoint, Resource
 from ..core.pager import Pager
+from ..core.request import Endpoint
+from ..core.resource import Resource
 from ..errors import InputError
 from .messages import Button, Message, Posting, Transcript, new_message
 
@@ -97,7 +98,8 @@ CREATE = Endpoint(
     effect="once",
     envelope="bare",
     scope="conversation_write",
-    settle="conversations.all(), looking for the contact",
+    settle="conversations.all",
+    settle_hint="look for the contact",
 )
 GET = Endpoint(
     "GET", "/conversations/{conversation_id:int}", Conversation, scope="conversation_read"
@@ -122,7 +124,8 @@ CREATE_MESSAGE = Posting(
     Message,
     effect="once",
     scope="conversation_write",
-    settle="conversations.messages(conversation_id), looking for the body",
+    settle="conversations.messages",
+    settle_hint="look for the body",
 )
 TRANSCRIPT = Endpoint(
     "GET",
@@ -177,14 +180,14 @@ class Conversations(Resource):
             autoAssigneeId=inputs.optional(inputs.identity, "auto_assignee_id", auto_assignee_id),
         )
         message = inputs.given(body=inputs.text("body", body), attributes=attributes or None)
-        return await self._send(CREATE, {"email": inputs.email("email", email), "message": message})
+        return await self._call(CREATE, {"email": inputs.email("email", email), "message": message})
 
     async def get(self, conversation_id: int) -> Conversation:
         """Return a conversation; `NotFoundError` if the organisation has no such.
 
         https://devdocs.drift.com/docs/retrieve-a-conversation
         """
-        return await self._send(GET, conversation_id=conversation_id)
+        return await self._call(GET, conversation_id=conversation_id)
 
     def all(
         self,
@@ -207,7 +210,7 @@ class Conversations(Resource):
 
         https://devdocs.drift.com/docs/bulk-conversation-statuses
         """
-        return await self._send(STATS)
+        return await self._call(STATS)
 
     def messages(self, conversation_id: int, *, resume: str | None = None) -> Pager[Message]:
         """Return the messages of a conversation, the oldest first, 50 to a request.
@@ -233,21 +236,21 @@ class Conversations(Resource):
         twice. https://devdocs.drift.com/docs/creating-a-message
         """
         message = new_message(body, type, buttons, user_id)
-        return await self._send(CREATE_MESSAGE, message, conversation_id=conversation_id)
+        return await self._call(CREATE_MESSAGE, message, conversation_id=conversation_id)
 
     async def transcript(self, conversation_id: int) -> str:
         """Return a conversation as plain text, a line for each message.
 
         https://devdocs.drift.com/docs/conversation-model
         """
-        return await self._send(TRANSCRIPT, conversation_id=conversation_id)
+        return await self._call(TRANSCRIPT, conversation_id=conversation_id)
 
     async def json_transcript(self, conversation_id: int) -> Transcript:
         """Return a conversation as JSON, whose shape is not documented.
 
         https://devdocs.drift.com/docs/conversation-model
         """
-        return Transcript(await self._send(JSON_TRANSCRIPT, conversation_id=conversation_id))
+        return Transcript(await self._call(JSON_TRANSCRIPT, conversation_id=conversation_id))
 
     async def attachment(self, document_id: int, *, max_bytes: int = 32 * MIB) -> bytes:
         """Return the content of an attachment.
@@ -256,8 +259,8 @@ class Conversations(Resource):
         https://devdocs.drift.com/docs/message-model
         """
         buffer = Buffer(inputs.whole("max_bytes", max_bytes))
-        target = ATTACHMENT.target({"document_id": document_id})
-        await self._caller.send(ATTACHMENT, target, sink=buffer)
+        request = ATTACHMENT.request({"document_id": document_id}, sink=buffer)
+        await self._caller.send(request)
         return buffer.whole()
 
     async def download_attachment(
@@ -269,9 +272,9 @@ class Conversations(Resource):
         `ResponseTooLargeError`; what the disk has to say comes as `OSError`.
         https://devdocs.drift.com/docs/message-model
         """
-        target = ATTACHMENT.target({"document_id": document_id})
+        values = {"document_id": document_id}
         async with FileBuffer(path, inputs.whole("max_bytes", max_bytes)) as file:
-            await self._caller.send(ATTACHMENT, target, sink=file)
+            await self._caller.send(ATTACHMENT.request(values, sink=file))
             await file.keep()
         return file.size
 

@@ -6,7 +6,8 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, model
-from ..core.endpoint import Endpoint, Resource
+from ..core.request import Endpoint
+from ..core.resource import Resource
 
 
 @model
@@ -30,7 +31,7 @@ RETRIEVE = Endpoint(
     GdprRetrieval,
     effect="once",
     scope="gdpr_read",
-    settle="ask the owner of the organisation whether the mail has come",
+    settle_hint="ask the owner of the organisation whether the mail has come",
 )
 DELETE = Endpoint("POST", "/gdpr/delete", GdprDeletion, effect="idempotent", scope="gdpr_write")
 
@@ -48,11 +49,11 @@ class Gdpr(Resource):
         Each call sends a mail; a lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/automating-gdpr-retrieval-and-deletion
         """
-        return await self._send(RETRIEVE, {"email": inputs.email("email", email)})
+        return await self._call(RETRIEVE, {"email": inputs.email("email", email)})
 
     async def delete(self, email: str) -> GdprDeletion:
         """Have all that is stored of a person erased, for good; this happens after the reply.
 
         https://devdocs.drift.com/docs/gdpr-deletion
         """
-        return await self._send(DELETE, {"email": inputs.email("email", email)})
+        return await self._call(DELETE, {"email": inputs.email("email", email)})

@@ -10,7 +10,7 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Frozen, Model, Word, body_of, from_json, model
-from ..core.endpoint import Endpoint
+from ..core.request import Endpoint
 from ..errors import InputError
 
 

@@ -7,8 +7,9 @@ from datetime import datetime
 import attrs
 
 from ..core.codec import Frozen, Model, Word, model
-from ..core.endpoint import Endpoint, Resource
 from ..core.pager import Pager
+from ..core.request import Endpoint
+from ..core.resource import Resource
 
 
 class ReportType(Word):
@@ -77,4 +78,4 @@ class Playbooks(Resource):
 
         https://devdocs.drift.com/docs/playbook-model-1
         """
-        return await self._send(LANDING_PAGES)
+        return await self._call(LANDING_PAGES)

@@ -9,7 +9,8 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, Word, body_of, model
-from ..core.endpoint import Endpoint, Resource
+from ..core.request import Endpoint
+from ..core.resource import Resource
 from ..errors import InputError
 
 
@@ -93,7 +94,7 @@ class Reports(Resource):
             "filters": inputs.each("filters", filters, _filter),
             "metrics": inputs.each("metrics", metrics, inputs.text),
         }
-        return await self._send(CONVERSATIONS, body)
+        return await self._call(CONVERSATIONS, body)
 
 
 def _filter(field: str, value: object) -> dict[str, Any]:

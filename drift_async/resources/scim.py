@@ -9,8 +9,9 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, body_of, model
-from ..core.endpoint import Endpoint, Resource
 from ..core.pager import Pager
+from ..core.request import Endpoint
+from ..core.resource import Resource
 from ..errors import InputError
 
 
@@ -79,7 +80,8 @@ CREATE = Endpoint(
     ScimUser,
     effect="once",
     envelope="bare",
-    settle="scim.all(filter='userName eq \"...\"')",
+    settle="scim.all",
+    settle_hint="filter='userName eq \"...\"'",
 )
 REPLACE = Endpoint("PUT", "/scim/Users/{user_id}", ScimUser, effect="idempotent", envelope="bare")
 UPDATE = Endpoint("PATCH", "/scim/Users/{user_id}", ScimUser, effect="idempotent", envelope="bare")
@@ -111,7 +113,7 @@ class Scim(Resource):
 
         https://devdocs.drift.com/docs/searching
         """
-        return await self._send(GET, user_id=user_id)
+        return await self._call(GET, user_id=user_id)
 
     async def create(self, user: ScimUser) -> ScimUser:
         """Create a user, and return it; ``user_name`` and ``display_name`` are needed.
@@ -119,14 +121,14 @@ class Scim(Resource):
         A ``user_name`` that exists, or was deleted, raises `ConflictError`. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/user-schema
         """
-        return await self._send(CREATE, _whole(user))
+        return await self._call(CREATE, _whole(user))
 
     async def replace(self, user_id: str, user: ScimUser) -> ScimUser:
         """Put *user* in the place of what is stored, and return the result.
 
         ``user_name`` and ``display_name`` are needed. https://devdocs.drift.com/docs/updating
         """
-        return await self._send(REPLACE, _whole(user), user_id=user_id)
+        return await self._call(REPLACE, _whole(user), user_id=user_id)
 
     async def update(self, user_id: str, changes: ScimUser) -> ScimUser:
         """Change what is set in *changes*, and return the user.
@@ -136,14 +138,14 @@ class Scim(Resource):
         body = body_of("changes", changes, ScimUser)
         if not body:
             raise InputError("changes", "give at least one field to change")
-        return await self._send(UPDATE, body, user_id=user_id)
+        return await self._call(UPDATE, body, user_id=user_id)
 
     async def delete(self, user_id: str) -> None:
         """Delete a user; the same user cannot be created again.
 
         https://devdocs.drift.com/docs/deprovisioning
         """
-        await self._send(DELETE, user_id=user_id)
+        await self._call(DELETE, user_id=user_id)
 
 
 def _whole(user: ScimUser) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from datetime import datetime
 import attrs
 
 from ..core.codec import Model, Word, model
-from ..core.endpoint import Endpoint, Resource
 from ..core.pager import Pager
+from ..core.request import Endpoint
+from ..core.resource import Resource
 
 
 class TeamStatus(Word):
@@ -68,4 +69,4 @@ class Teams(Resource):
 
         https://devdocs.drift.com/docs/team-model
         """
-        return await self._send(OF_USER, user_id=user_id)
+        return await self._call(OF_USER, user_id=user_id)

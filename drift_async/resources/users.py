@@ -12,10 +12,11 @@ import attrs
 from ..core import inputs
 from ..core.batch import cut
 from ..core.codec import Model, Word, model
-from ..core.endpoint import Endpoint, Resource
 from ..core.inputs import UNSET, Unset
 from ..core.pager import Pager
-from ..errors import CursorError, InputError
+from ..core.request import Endpoint
+from ..core.resource import Resource
+from ..errors import CallInfo, CursorError, InputError
 
 IDS_PER_REQUEST = 20
 MEETINGS_PER_REQUEST = 1000
@@ -143,7 +144,7 @@ class Users(Resource):
 
         https://devdocs.drift.com/docs/retrieving-user
         """
-        return await self._send(GET, user_id=user_id)
+        return await self._call(GET, user_id=user_id)
 
     async def get_many(self, user_ids: Collection[int]) -> dict[int, User]:
         """Return users by their ids, in the order asked; unknown ones are left out.
@@ -152,10 +153,10 @@ class Users(Resource):
         https://devdocs.drift.com/docs/retrieving-user
         """
         ids = inputs.each("user_ids", user_ids, inputs.identity)
-        users = self._started()
+        users = self._with_deadline()
         found: dict[int, User] = {}
         for batch in cut(dict.fromkeys(ids), IDS_PER_REQUEST):
-            came = await users._send(GET_MANY, userId=batch)
+            came = await users._call(GET_MANY, userId=batch)
             found.update((one, came[str(one)]) for one in batch if str(one) in came)
         return found
 
@@ -192,7 +193,7 @@ class Users(Resource):
             avatarUrl=inputs.optional(inputs.text, "avatar_url", avatar_url),
             availability=inputs.optional(_availability, "availability", availability),
         )
-        return await self._send(UPDATE, body, userId=inputs.identity("user_id", user_id))
+        return await self._call(UPDATE, body, userId=inputs.identity("user_id", user_id))
 
     async def meetings(self, start: datetime, end: datetime) -> list[Meeting]:
         """Return the meetings that begin from *start* to *end*; the API looks 30 days back at most.
@@ -204,11 +205,11 @@ class Users(Resource):
         windows = [(_instant("start", start), _instant("end", end))]
         if windows[0][1] < windows[0][0]:
             raise InputError("end", "must not be before start")
-        users = self._started()
+        users = self._with_deadline()
         found: dict[object, Meeting] = {}
         while windows:
             low, high = windows.pop()
-            came = await users._send(
+            came = await users._call(
                 MEETINGS, min_start_time=low, max_start_time=high, limit=MEETINGS_PER_REQUEST
             )
             if len(came) >= MEETINGS_PER_REQUEST:
@@ -240,9 +241,8 @@ def _instant(field: str, value: datetime) -> int:
 def _halves(low: int, high: int) -> list[tuple[int, int]]:
     """Return the later half and the earlier; both hold the middle: the API's ends are not known."""
     if high - low <= 1:
-        raise CursorError(
-            "over 1,000 meetings begin within a millisecond", operation=MEETINGS.name, applied=True
-        )
+        info = CallInfo(operation=MEETINGS.name, applied=True)
+        raise CursorError("over 1,000 meetings begin within a millisecond", info)
     middle = (low + high) // 2
     return [(middle, high), (low, middle)]
 

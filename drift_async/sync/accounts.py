@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.discreet import discreet
 from ..core.inputs import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
@@ -15,7 +14,6 @@ from .iterators import Pager
 from .portal import Portal
 
 
-@discreet
 class Accounts:
     """Companies known to Drift: https://devdocs.drift.com/docs/account-model"""
 

@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, Self, Unpack
 from .. import auth as _async
 from ..auth import AUTHORIZE_BASE_URL, OAuthSettings
 from ..client import BASE_URL
-from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
-from ..core.secret import Secret
-from ..tokens import SharedToken, Token
-from .life import Client
+from ..core.secret import Secret, hide
+from ..tokens import Token, TokenSource
+from .base_client import BaseClient
 from .portal import Portal
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
-@discreet
-class OAuth(Client):
+class OAuth(BaseClient):
     """The client of Drift's OAuth, for apps that other organisations install.
 
     https://devdocs.drift.com/docs/authentication-and-scopes
@@ -67,6 +65,7 @@ class OAuth(Client):
         on_retry: Callable[[RetryInfo], object] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        client_secret = hide(client_secret)
         core = _async.OAuth(
             client_id,
             client_secret,
@@ -138,6 +137,7 @@ class OAuth(Client):
         *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/authentication-and-scopes
         """
+        code = hide(code)
         return self._portal.run(self._core.exchange(code, redirect_uri=redirect_uri))
 
     def refresh(self, token: Token) -> Token:
@@ -150,7 +150,7 @@ class OAuth(Client):
 
     def auth(
         self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
-    ) -> SharedToken:
+    ) -> TokenSource:
         """Return what ``Drift(auth=...)`` takes: a *token* that is renewed.
 
         It is renewed some minutes before it ends, and when a call is refused for its token; that

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .. import client as _async
 from ..client import BASE_URL, Settings
-from ..core.call import Auth
-from ..core.discreet import discreet
-from ..core.endpoint import Effect
+from ..core.caller import Auth
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.outcome import BulkProgress, Item, Value
 from ..core.rate_limit import Rate
+from ..core.request import Effect
 from ..core.retry import Retry
+from ..core.secret import Secret, hide
 from .accounts import Accounts
 from .app import App
+from .base_client import BaseClient
 from .bulk import Bulk, Method, to_awaitable
 from .contacts import Contacts
 from .conversations import Conversations
 from .gdpr import Gdpr
 from .iterators import Items
-from .life import Client
 from .playbooks import Playbooks
 from .portal import Portal
 from .reports import Reports
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
-@discreet
-class Drift(Client):
+class Drift(BaseClient):
     """The client of the Drift REST API: https://devdocs.drift.com/docs
 
     A client is only settings until it is opened, by ``with`` or ``drift.open()``; after
@@ -69,7 +68,7 @@ class Drift(Client):
 
     def __init__(
         self,
-        token: str | None = None,
+        token: str | Secret | None = None,
         *,
         auth: Auth | None = None,
         base_url: str = BASE_URL,
@@ -89,6 +88,7 @@ class Drift(Client):
         on_retry: Callable[[RetryInfo], object] | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        token = hide(token)
         core = _async.Drift(
             token,
             auth=auth,

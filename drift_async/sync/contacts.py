@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from ..core.bulk import BulkOptions
-from ..core.discreet import discreet
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
 from ..resources.contact_items import ContactUpdate, NewContact
@@ -20,7 +19,6 @@ from .iterators import Items
 from .portal import Portal
 
 
-@discreet
 class Contacts:
     """People known to Drift: https://devdocs.drift.com/docs/contact-model
 

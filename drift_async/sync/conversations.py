@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
-from ..core.discreet import discreet
 from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
@@ -16,7 +15,6 @@ from .iterators import Pager
 from .portal import Portal
 
 
-@discreet
 class Conversations:
     """Conversations of contacts with users and bots.
 

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parent.parent
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
 
 SOURCES = {
-    "life": ("core/life.py", "Client"),
+    "base_client": ("core/client.py", "BaseClient"),
     "client": ("client.py", "Drift"),
     "auth": ("auth.py", "OAuth"),
     "accounts": ("resources/accounts.py", "Accounts"),
@@ -155,7 +155,6 @@ def _class(source: Source, node: ast.ClassDef) -> Iterator[str]:
     methods = [item for item in node.body if isinstance(item, Function)]
     init = next((item for item in methods if item.name == "__init__"), None)
     bases = [item.id for item in node.bases if isinstance(item, ast.Name) and item.id in GROUPS]
-    yield "@discreet"
     yield f"class {node.name}({', '.join(bases)}):" if bases else f"class {node.name}:"
     if ast.get_docstring(node) is not None:
         yield "    " + without_await(source.of(node.body[0]))
@@ -191,6 +190,7 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
             case ast.Attribute(attr=name, ctx=ast.Store()) if not name.startswith("_"):
                 raise source.refuse(item, f"{name} is set in __init__: make it a property")
     yield source.head(init)
+    yield from _hiding(source, init)
     yield from _call(f"        core = _async.{node.name}", source, init, "")
     yield "        self._attach(core, Portal(core))"
     yield ""
@@ -206,7 +206,6 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
 
 def _method(source: Source, node: ast.ClassDef, method: Function) -> Iterator[str]:
     decorators = [source.of(item) for item in method.decorator_list]
-    decorators = [name for name in decorators if name != "clears_itself"]
     if set(decorators) - {"classmethod", "property"}:
         raise source.refuse(method, f"{method.name} has a decorator that is not mirrored")
     is_async = isinstance(method, ast.AsyncFunctionDef)
@@ -219,6 +218,7 @@ def _method(source: Source, node: ast.ClassDef, method: Function) -> Iterator[st
             raise source.refuse(argument, f"{method.name} takes an async callback")
     yield from (f"    @{name}" for name in decorators)
     yield source.head(method).replace("def __a", "def __", 1)
+    yield from _hiding(source, method)
     yield from _body(source, node, method, decorators)
 
 
@@ -263,6 +263,14 @@ def _body(
         yield from _call(
             f"{begin}self._portal.snapshot(lambda: self._core.{name}", source, method, ")"
         )
+
+
+def _hiding(source: Source, method: Function) -> Iterator[str]:
+    """Yield the statements that hide a credential, such as ``token = hide(token)``."""
+    for item in method.body:
+        match item:
+            case ast.Assign(value=ast.Call(func=ast.Name(id="hide"))):
+                yield f"        {source.of(item)}"
 
 
 def _is_walked(argument: ast.arg) -> bool:
@@ -328,8 +336,6 @@ def _import(source: Source, name: str) -> str:
             return f"from .{homes[name]} import {name}"
     if name == "Self":
         return "from typing import Self"
-    if name == "discreet":
-        return "from ..core.discreet import discreet"
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import) and any(name == item.name for item in node.names):
             return f"import {name}"

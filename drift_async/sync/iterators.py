@@ -8,7 +8,6 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ..core import pager as _async
 from ..core.batch import Chunk
-from ..core.discreet import discreet
 from ..core.pager import Page
 from ..errors import InputError
 from .portal import Portal
@@ -22,7 +21,6 @@ CHUNK = 500
 """Items that cross to the loop's thread at once."""
 
 
-@discreet
 class Pager(Generic[T]):
     """A list of any length, fetched page by page as it is walked.
 
@@ -52,7 +50,6 @@ class Pager(Generic[T]):
         return self._portal.run(self._core.first())
 
 
-@discreet
 class Pages(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.discreet import discreet
 from ..resources import reports as _async
 from ..resources.reports import Report, ReportFilter
 from .portal import Portal
 
 
-@discreet
 class Reports:
     """Numbers about conversations: https://devdocs.drift.com/docs/conversation-reporting"""
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from ..core.discreet import discreet
 from ..sandbox import server as _async
 from ..sandbox.events import Event, EventCounts
 from ..sandbox.routes import Operation
@@ -18,7 +17,6 @@ from ..sandbox.webhooks import Delivery
 from .portal import Portal
 
 
-@discreet
 class Sandbox:
     """A stand-in for the Drift API on localhost, with state.
 

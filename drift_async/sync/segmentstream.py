@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack
 
-from ..core.discreet import discreet
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
@@ -26,7 +25,6 @@ from .iterators import Items, send_in_chunks
 from .portal import Portal
 
 
-@discreet
 class SegmentStream(EventClient):
     """The client of SegmentStream's tracking API: https://docs.segmentstream.com
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from ..core.discreet import discreet
 from ..core.inputs import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
@@ -16,7 +15,6 @@ from .iterators import Pager
 from .portal import Portal
 
 
-@discreet
 class Users:
     """The members of the organisation: https://devdocs.drift.com/docs/user-model"""
 

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Self
 
-from ..core.discreet import clear, discreet
 from ..core.inputs import number, whole
 from ..core.secret import Secret
 from ..errors import InputError, VerificationError
@@ -64,7 +63,6 @@ class Recent:
 class Registry:
     """What both faces of `Webhooks` are made of."""
 
-    @discreet
     def __init__(
         self,
         verification_token: str | Secret | Collection[str | Secret],
@@ -102,9 +100,8 @@ class Registry:
             event = self._verifier.judge(body, headers)
             if isinstance(event, VerificationError):
                 raise event
-        except BaseException as error:
+        except BaseException:
             del body, headers  # a traceback can show locals, and these may hold a token
-            clear(error)
             raise
         return event
 

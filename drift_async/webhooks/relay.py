@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Callable
 
-from ..core.discreet import discreet
 from ..core.inputs import number
 from ..core.secret import Secret
 from ..errors import InputError, VerificationError
@@ -22,7 +21,6 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 _ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,256}")
 
 
-@discreet
 class RelayKey:
     """Signs bodies and verifies them: https://github.com/standard-webhooks/standard-webhooks
 

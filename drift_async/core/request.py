@@ -1,39 +1,35 @@
-"""An operation as a row of data (`Endpoint`), and the base of the groups that call them."""
+"""An operation as a row of data (`Endpoint`), a request of it, and its `Response` or `Failure`."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextvars import Context
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from functools import partial
-from itertools import repeat
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, Unpack, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 from urllib.parse import quote
 
 import attrs
 
-from ..errors import DecodeError, InputError, describe_body
-from .batch import Items
-from .bulk import Bulk, BulkCaller, BulkOptions
+from ..errors import CallInfo, DecodeError, InputError, describe_body
 from .codec import MisfitError, structure
-from .discreet import discreet
-from .download import Sink
 from .inputs import MAX_ID, whole
-from .offload import BIG, in_thread
-from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, plain
 
+if TYPE_CHECKING:
+    from .download import Sink
+    from .pager import Style
+
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 Effect = Literal["safe", "idempotent", "once"]
 Envelope = Literal["data", "bare", "ok", "text", "bytes", "none"]
+FailureKind = Literal[
+    "connect", "certificate", "lost", "stalled", "protocol", "too_large", "closed"
+]
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(?::(int))?\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -41,13 +37,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @attrs.frozen(eq=False, repr=False)
 class Endpoint(Generic[T]):
-    """One thing the API offers.
+    """One operation of the API.
 
     ``path`` is a template: ``{name}`` stands for a text, ``{name:int}`` for an id. ``returns`` is
-    what a call gives, ``envelope`` how the reply wraps it, ``under`` the keys that lead to it.
-    ``effect`` says whether a repeat may apply twice; only a GET is taken for ``safe`` unasked.
-    ``settle`` names the read that tells whether a ``once`` operation was applied, ``content`` the
-    type of its body.
+    the type of a call's result, ``envelope`` how the reply wraps it, ``under`` the key that holds
+    it. ``effect`` says whether a repeat may apply twice; only a GET is ``safe`` by default.
+    ``settle`` names the method whose result shows whether a ``once`` operation was applied, and
+    ``settle_hint`` says how; ``content`` is the type of the body.
     """
 
     method: str
@@ -60,7 +56,8 @@ class Endpoint(Generic[T]):
     key: str = attrs.field(default="id", kw_only=True)
     scope: str | None = attrs.field(default=None, kw_only=True)
     budget: str = attrs.field(default="default", kw_only=True)
-    settle: str = attrs.field(default="read it back", kw_only=True)
+    settle: str | None = attrs.field(default=None, kw_only=True)
+    settle_hint: str = attrs.field(default="read it back", kw_only=True)
     content: str = attrs.field(default="application/json", kw_only=True)
 
     template: str = attrs.field(init=False)
@@ -85,12 +82,28 @@ class Endpoint(Generic[T]):
         set_field(self, "_shape", _strict(self.returns))
         set_field(self, "_is_json", self.envelope in ("data", "bare"))
 
+    def request(
+        self, values: dict[str, Any], body: object = None, *, sink: Sink | None = None
+    ) -> Request:
+        """Return a request, or raise `InputError`.
+
+        *values* that the template does not name go into the query; *body* is sent as JSON.
+        """
+        secrets = [
+            value
+            for fields in (values, body)
+            if isinstance(fields, dict)
+            for value in fields.values()
+            if isinstance(value, Secret)
+        ]
+        return Request(
+            self, self.target(values), None if body is None else dumps(body), secrets, sink
+        )
+
     def target(self, values: dict[str, Any]) -> str:
         """Return path and query; what the template does not name goes into the query."""
         pieces = self._pieces
-        if len(pieces) == 4 and len(values) == 1:  # the most frequent: one id, no query
-            before, name, kind, after = pieces
-            return f"{before}{segment(str(name), values[str(name)], kind)}{after}"
+        values = dict(values)
         target = pieces[0] or ""
         for n in range(1, len(pieces), 3):
             name, kind, literal = pieces[n : n + 3]
@@ -98,39 +111,40 @@ class Endpoint(Generic[T]):
             target += segment(name, values.pop(name), kind) + (literal or "")
         return f"{target}?{query(values)}" if values else target
 
-    def decode(self, reply: Reply) -> T:
-        """Return what the reply holds, or raise `DecodeError`."""
+    def parse(self, response: Response) -> T:
+        """Return the value that the response holds, or raise `DecodeError`."""
         try:
-            result: T = self._shaped(loads(reply.body)) if self._is_json else self._read(reply.body)
+            body = response.body
+            result: T = self._shaped(loads(body)) if self._is_json else self._read(body)
             return result
         except (MisfitError, ValueError) as fault:
-            error = self._decode_error(fault, reply)
+            error = self._decode_error(fault, response)
         raise error
 
-    def decode_any(self, reply: Reply) -> Any:
-        """Return the whole JSON value of a reply, None if it is empty, or raise `DecodeError`."""
+    def parse_any(self, response: Response) -> Any:
+        """Return the whole JSON value, None for an empty body, or raise `DecodeError`."""
         try:
-            return loads(reply.body) if reply.body else None
+            return loads(response.body) if response.body else None
         except ValueError as fault:
-            error = self._decode_error(fault, reply)
+            error = self._decode_error(fault, response)
         raise error
 
-    def decode_page(self, reply: Reply) -> tuple[T, Any]:
+    def parse_page(self, response: Response) -> tuple[T, Any]:
         """Return the items of a page, and the whole JSON value, which says what follows."""
         try:
-            value = loads(reply.body)
+            value = loads(response.body)
             return self._shaped(value), value
         except (MisfitError, ValueError) as fault:
-            error = self._decode_error(fault, reply)
+            error = self._decode_error(fault, response)
         raise error
 
-    def _decode_error(self, fault: MisfitError | ValueError, reply: Reply) -> DecodeError:
+    def _decode_error(self, fault: MisfitError | ValueError, response: Response) -> DecodeError:
         if isinstance(fault, MisfitError):
             detail, path = fault.detail, fault.path
         else:
-            body = describe_body(reply.headers, reply.body)
+            body = describe_body(response.headers, response.body)
             detail, path = f"{_plainly(fault)} ({body})", "$"
-        return DecodeError(detail, operation=self.name, path=path, applied=True, **reply.told())
+        return DecodeError(detail, response.call_info(self.name), path=path)
 
     def _read(self, body: bytes) -> Any:
         match self.envelope:
@@ -240,9 +254,27 @@ def _quoted(field: str, text: str) -> str:
         raise InputError(field, "must not hold lone surrogates") from None
 
 
+@attrs.frozen(eq=False, repr=False)
+class Request:
+    """One request of an operation, ready to be sent. Its repr shows the template only.
+
+    ``target`` is path and query, ``secrets`` are those in target and body, and ``sink`` takes the
+    body of a 2xx response.
+    """
+
+    endpoint: Endpoint[Any]
+    target: str
+    body: bytes | None = None
+    secrets: Sequence[Secret] = ()
+    sink: Sink | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.endpoint.name}>"
+
+
 @attrs.define(eq=False, repr=False)
-class Reply:
-    """What came back: status, headers, whole body; how many attempts it took, and since when."""
+class Response:
+    """A whole response; ``attempts`` and ``began`` are those of the call that it ends."""
 
     status: int
     headers: Mapping[str, str]
@@ -250,90 +282,51 @@ class Reply:
     attempts: int = 1
     began: float = 0.0
 
-    def told(self) -> dict[str, Any]:
-        """Return what an error about this reply carries."""
-        return {
-            "attempts": self.attempts,
-            "elapsed": time.monotonic() - self.began,
-            "status": self.status,
-            "request_id": self.headers.get("X-Request-Id"),
-            "reason": "not_retryable",
-        }
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
 
+    @property
+    def seen(self) -> tuple[int | None, FailureKind | None]:
+        """The status, and no kind of failure, as hooks report them."""
+        return self.status, None
 
-class Caller(Protocol):
-    """What a group needs of `drift_async.core.call.Caller`; that one loads the HTTP library."""
-
-    max_pages: int
-
-    async def send(
-        self,
-        endpoint: Endpoint[Any],
-        target: str,
-        body: bytes | None = None,
-        *,
-        sink: Sink | None = None,
-        secrets: Sequence[Secret] = (),
-    ) -> Reply: ...
-    def token(self) -> Secret: ...
-    def started(self) -> Self: ...
-    def for_bulk(self) -> ItemCaller: ...
-    def spawn(
-        self, work: Coroutine[Any, Any, T], context: Context | None = None
-    ) -> asyncio.Task[T]: ...
-
-
-class ItemCaller(Caller, BulkCaller, Protocol):
-    """What the items of a bulk call with: `drift_async.core.admission.BulkCaller`."""
-
-
-@attrs.define(eq=False, repr=False)
-class Resource:
-    """A group of operations that share a caller."""
-
-    _caller: Caller
-
-    def __init_subclass__(cls) -> None:
-        discreet(cls)
-
-    async def _send(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
-        secrets = [
-            value
-            for fields in (values, body)
-            if isinstance(fields, dict)
-            for value in fields.values()
-            if isinstance(value, Secret)
-        ]
-        # Query and body may hold a secret, so neither is kept where a traceback would show it.
-        reply = await self._caller.send(
-            endpoint,
-            endpoint.target(values),
-            None if body is None else dumps(body),
-            secrets=secrets,
+    def call_info(self, operation: str) -> CallInfo:
+        """Return the fields of an error about the contents of this response."""
+        return CallInfo(
+            operation=operation,
+            applied=True,
+            attempts=self.attempts,
+            elapsed=time.monotonic() - self.began,
+            status=self.status,
+            request_id=self.headers.get("X-Request-Id"),
+            reason="not_retryable",
         )
-        if len(reply.body) > BIG:
-            return await in_thread(endpoint.decode, reply)
-        return endpoint.decode(reply)
 
-    def _pages(
-        self, endpoint: Endpoint[list[T]], resume: str | None = None, /, **values: Any
-    ) -> Pager[T]:
-        # Refuses bad input here rather than at the first step.
-        path = endpoint.target(dict(values)).partition("?")[0]
-        start = {} if resume is None else read_position(endpoint, path, resume)
-        return Pager(self._caller, endpoint, values, path, start)
+    def __repr__(self) -> str:
+        return f"<{self.status}, {len(self.body)} bytes>"
 
-    def _bulk(
-        self,
-        method: Callable[[Self, Item], Coroutine[Any, Any, T]],
-        items: Items[Item],
-        **options: Unpack[BulkOptions],
-    ) -> Bulk[Item, T]:
-        """Return a bulk that calls *method* for each item, all at one place in the queue."""
-        caller = self._caller.for_bulk()
-        call = partial(method, type(self)(caller))
-        return Bulk(caller, items, lambda batch: repeat(call), **options)
 
-    def _started(self) -> Self:
-        """Return this group with the call's ``timeout`` running: one for all that follows."""
-        return type(self)(self._caller.started())
+@attrs.frozen
+class Failure:
+    """An attempt without a whole response.
+
+    ``sent`` says whether anything may have left; ``status_read`` is the 2xx status that was read
+    before the body failed.
+    """
+
+    kind: FailureKind
+    detail: str
+    sent: bool
+    status_read: int | None = None
+
+    @property
+    def applied(self) -> bool | None:
+        """What this attempt proves about the operation: applied, not applied, or unknown."""
+        return True if self.status_read is not None else None if self.sent else False
+
+    @property
+    def seen(self) -> tuple[int | None, FailureKind | None]:
+        """The status that was read, and the kind of failure, as hooks report them."""
+        return self.status_read, self.kind

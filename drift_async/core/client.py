@@ -1,4 +1,4 @@
-"""What all clients share: settings of connections, and the life from `open` to `close`."""
+"""`BaseClient`: the settings that all clients share, and their life from `open` to `close`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from urllib.parse import urlsplit
 import attrs
 
 from ..errors import ClosedError, InputError
-from .call import Auth, Caller, Live, Site
-from .connection import Connection, Limits
-from .discreet import discreet
+from .caller import Auth, Caller, ClientState
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
 from .inputs import flag, number, text, whole
 from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
+from .session import HttpSession, Limits
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -46,9 +45,8 @@ class CommonSettings(TypedDict, total=False):
     on_retry: Callable[[RetryInfo], object] | None
 
 
-@discreet
-class Client:
-    """The life of a client: settings only until it is opened, connections until it is closed."""
+class BaseClient:
+    """A client: settings until it is opened, connections as well until it is closed."""
 
     _caller: Caller
     _origin: str
@@ -56,9 +54,6 @@ class Client:
     _proxy: Secret | None
     _tls: ssl.SSLContext | None
     _is_view: bool
-
-    def __init_subclass__(cls) -> None:
-        discreet(cls)
 
     def _set_up(
         self,
@@ -96,7 +91,7 @@ class Client:
         self._tls = _checked(tls, any_certificate=dangerously_accept_any_certificate)
         rates = {"default": rate or Rate(), **(budgets or {})}
         self._caller = Caller(
-            Site(
+            ClientState(
                 {name: Limiter(rate) for name, rate in rates.items()},
                 token,
                 auth,
@@ -126,37 +121,40 @@ class Client:
         does nothing.
         """
         self._refuse_view()
-        site = self._caller.site
-        if site.live is not None:
-            if not site.live.loop.is_closed():
-                site.use()
+        state = self._caller.state
+        if state.session is not None:
+            if not state.session.loop.is_closed():
+                state.require_open()
                 return
             self._forget_after_fork()  # its loop ended before it was closed
-        live = site.live = Live(self._connect(), site.hooks)
-        if site.auth is not None:
-            live.spawn(site.auth.keep(site, live))
+        session = state.session = self._new_session()
+        if state.auth is not None:
+            session.spawn(state.auth.refresh_ahead(state, session))
 
-    def _connect(self, resolver: Resolver | None = None) -> Connection:
-        return Connection(
+    def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
+        return HttpSession(
             self._origin,
             self._authorization(),
             self._limits,
             tls=self._tls,
             proxy=self._proxy,
             resolver=resolver,
+            hooks=self._caller.state.hooks,
         )
 
     async def close(self) -> object:
         """Cancel what is under way and close the connections. Closing twice does nothing."""
         self._refuse_view()
-        site = self._caller.site
-        if site.live is not None:
-            if site.live.loop.is_closed():
+        state = self._caller.state
+        if state.session is not None:
+            if state.session.loop.is_closed():
                 self._forget_after_fork()
                 return None
-            live = site.use()
-            site.live = None
-            await live.close()
+            session = state.require_open()
+            state.session = None
+            for limiter in state.limiters.values():
+                limiter.close()
+            await session.close()
         return None
 
     async def __aenter__(self) -> Self:
@@ -174,10 +172,10 @@ class Client:
     @property
     def rate(self) -> RateState:
         """What pacing does now: rate, burst, waiting calls, seconds of a pause."""
-        return self._caller.site.limiters["default"].state()
+        return self._caller.state.limiters["default"].state()
 
     def __repr__(self) -> str:
-        state = "closed" if self._caller.site.live is None else "open"
+        state = "closed" if self._caller.state.session is None else "open"
         return f"<{type(self).__module__}.{type(self).__name__} {self._origin} {state}>"
 
     def _view(self, *, timeout: float | None, retry: Retry | None) -> Self:
@@ -203,10 +201,10 @@ class Client:
 
         Also right for connections whose event loop has ended.
         """
-        site = self._caller.site
-        if site.live is not None:
-            site.live.connection.abandon()
-            site.live = None
+        state = self._caller.state
+        if state.session is not None:
+            state.session.abandon()
+            state.session = None
 
 
 def origin(field: str, url: str) -> str:
