@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from drift_async.core.endpoint import Reply
+from drift_async.core.request import Response
 from drift_async.resources.conversations import ALL
 
 from .harness import Bench, installed, reading_with, repeated
@@ -66,7 +66,7 @@ def p6(bench: Bench) -> Iterator[Row]:
 
 def ours() -> Any:
     """Read the page as a walk does."""
-    return ALL.decode(Reply(200, {}, PAGE))
+    return ALL.parse(Response(200, {}, PAGE))
 
 
 def assert_alike(theirs: Any, ours: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hmac
-import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from .core.inputs import text
 from .core.rate_limit import Limiter, Rate
 from .core.request import Endpoint, Request
 from .core.retry import Retry, RetryBudget
-from .core.secret import Secret, hide, is_visible, secret_from, token_secret
+from .core.secret import Secret, env_value, hide, is_visible, secret_from, token_secret
 from .errors import (
     APIError,
     CredentialsError,
@@ -132,12 +131,11 @@ class OAuth(BaseClient):
         ``DRIFT_CLIENT_SECRET_FILE``), ``DRIFT_BASE_URL`` and ``DRIFT_AUTHORIZE_BASE_URL`` from
         *env* (the process's by default). Without id or secret, `open` raises `CredentialsError`.
         """
-        env = os.environ if env is None else env
-        client_id = env.get("DRIFT_CLIENT_ID")
+        client_id = env_value(env, "DRIFT_CLIENT_ID")
         client_secret, why = secret_from(env, "DRIFT_CLIENT_SECRET")
         given: dict[str, Any] = {
-            "base_url": env.get("DRIFT_BASE_URL") or BASE_URL,
-            "authorize_base_url": env.get("DRIFT_AUTHORIZE_BASE_URL") or AUTHORIZE_BASE_URL,
+            "base_url": env_value(env, "DRIFT_BASE_URL") or BASE_URL,
+            "authorize_base_url": env_value(env, "DRIFT_AUTHORIZE_BASE_URL") or AUTHORIZE_BASE_URL,
             **settings,
         }
         client = cls(client_id or "missing", client_secret or "missing", **given)

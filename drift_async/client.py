@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache, partial
@@ -21,7 +20,7 @@ from .core.rate_limit import Rate
 from .core.request import Effect, Endpoint, Request, query, segment
 from .core.resource import Resource
 from .core.retry import Retry
-from .core.secret import Secret, bearer, hide, secret_from, token_secret
+from .core.secret import Secret, bearer, env_value, hide, secret_from, token_secret
 from .core.strict_json import dumps, plain
 from .errors import CredentialsError, InputError
 
@@ -151,9 +150,11 @@ class Drift(BaseClient):
         Reads ``DRIFT_TOKEN``, else the file named by ``DRIFT_TOKEN_FILE``, and ``DRIFT_BASE_URL``
         from *env* (the process's by default). Without a token, `open` raises `CredentialsError`.
         """
-        env = os.environ if env is None else env
         token, why = (None, "") if settings.get("auth") else secret_from(env, "DRIFT_TOKEN")
-        given: dict[str, Any] = {"base_url": env.get("DRIFT_BASE_URL") or BASE_URL, **settings}
+        given: dict[str, Any] = {
+            "base_url": env_value(env, "DRIFT_BASE_URL") or BASE_URL,
+            **settings,
+        }
         client = cls(token, **given)
         client._without_token = why
         return client

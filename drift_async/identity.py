@@ -9,8 +9,9 @@ import time
 import warnings
 
 from .core.inputs import number, text
-from .core.secret import Secret
+from .core.secret import Secret, hide
 from .core.strict_json import dumps
+from .errors import InputError
 
 LEAST_KEY = 32
 
@@ -27,6 +28,7 @@ def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 3
     raises `InputError`; a secret under 32 bytes is a `WeakKeyWarning`.
     https://devdocs.drift.com/docs/securing-drift-on-your-site-using-signed-identities
     """
+    secret = hide(secret)
     subject = text("user_id", user_id)
     lifetime = number("expires_in", expires_in, above=0)
     key = _checked(secret)
@@ -35,7 +37,7 @@ def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 3
         warnings.warn(
             f"the secret has {size} bytes; HS256 asks for at least {LEAST_KEY}",
             WeakKeyWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
     return _token(subject, key, time.time(), lifetime)
 
@@ -49,7 +51,11 @@ def _token(subject: str, key: Secret, now: float, lifetime: float) -> str:
 
 def _checked(secret: object) -> Secret:
     if not isinstance(secret, Secret):
-        secret = Secret(text("secret", secret))
+        raise InputError("secret", "must be a text")
+    try:
+        text("secret", secret.reveal())
+    except InputError as error:
+        raise error.with_traceback(None) from None  # its frames hold the text
     return secret
 
 

@@ -36,7 +36,7 @@ from drift_async import (
     to_json,
 )
 from drift_async.auth import REFRESH
-from drift_async.core.endpoint import Reply
+from drift_async.core.request import Response
 from drift_async.core.strict_json import dumps
 from drift_async.sandbox import Sandbox
 from drift_async.tokens import completed
@@ -269,7 +269,7 @@ NAMES = ["expires_in", "expires_at", "orgId", "token_type", "scope", "accessToke
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=9), JSON, max_size=6))
 def test_nothing_beside_it_loses_a_token(beside: dict[str, Any]) -> None:
     body = dumps({**beside, "access_token": "a", "refresh_token": "r"})
-    token = REFRESH.decode(Reply(200, {}, completed(body, made(), 1e9)))
+    token = REFRESH.parse(Response(200, {}, completed(body, made(), 1e9)))
     assert (token.access_token, token.refresh_token) == (Secret("a"), Secret("r"))
     assert from_json(Token, to_json(token)) == token
 

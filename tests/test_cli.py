@@ -39,8 +39,9 @@ VISITS = sum(person.seats % 3 for person in make_people("awaited", CONTACTS))
 FEW, MANY = 3, 101  # conversations; the list gives 100 to a page
 LONG = 130  # messages of one conversation, in three requests; the others have three, in one
 CLI = "import sys; from drift_async.cli import main; sys.exit(main())"
-CALL: dict[str, Any] = {"operation": "GET /x"}
-API: dict[str, Any] = {"status": 400, "type": None, "message": "no", **CALL}
+CALL = errors.CallInfo(operation="GET /x", status=400)
+API: dict[str, Any] = {"type": None, "message": "no"}
+SETTLE: dict[str, Any] = {"failure": "lost", "settle": None, "settle_hint": "look"}
 
 
 @contextmanager
@@ -303,22 +304,22 @@ def test_events_that_a_server_confirms_and_forgets_are_named(
         (2, errors.WrongLoopError("other loop")),
         (2, errors.ForkError("forked")),
         (3, errors.CredentialsError("no token")),
-        (3, errors.AuthenticationError(**API)),
-        (3, errors.ScopeError(scope="contact_read", **API)),
-        (4, errors.APIError(**API)),
-        (4, errors.BadRequestError(**API)),
-        (4, errors.NotFoundError(**API)),
-        (4, errors.ConflictError(**API)),
-        (4, errors.RateLimitError(**API)),
-        (4, errors.ServerError(**API)),
-        (5, errors.ConnectError("refused", **CALL)),
-        (5, errors.ConnectionLostError("lost", **CALL)),
-        (5, errors.DeadlineError("late", **CALL)),
-        (5, errors.OutcomeUnknownError("lost", settle="look", **CALL)),
-        (6, errors.ProtocolError("no HTTP", **CALL)),
-        (6, errors.ResponseTooLargeError("large", **CALL)),
-        (6, errors.DecodeError("no JSON", **CALL)),
-        (6, errors.CursorError("repeats", **CALL)),
+        (3, errors.AuthenticationError(CALL, **API)),
+        (3, errors.ScopeError(CALL, scope="contact_read", **API)),
+        (4, errors.APIError(CALL, **API)),
+        (4, errors.BadRequestError(CALL, **API)),
+        (4, errors.NotFoundError(CALL, **API)),
+        (4, errors.ConflictError(CALL, **API)),
+        (4, errors.RateLimitError(CALL, retry_after=None, **API)),
+        (4, errors.ServerError(CALL, **API)),
+        (5, errors.ConnectError("refused", CALL)),
+        (5, errors.ConnectionLostError("lost", CALL)),
+        (5, errors.DeadlineError("late", CALL)),
+        (5, errors.OutcomeUnknownError("lost", CALL, **SETTLE)),
+        (6, errors.ProtocolError("no HTTP", CALL)),
+        (6, errors.ResponseTooLargeError("large", CALL)),
+        (6, errors.DecodeError("no JSON", CALL)),
+        (6, errors.CursorError("repeats", CALL)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )

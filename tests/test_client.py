@@ -25,7 +25,7 @@ from drift_async import (
     Sandbox,
     WrongLoopError,
 )
-from drift_async.core.life import Client
+from drift_async.core.client import BaseClient
 
 pytestmark = pytest.mark.anyio
 
@@ -158,11 +158,11 @@ async def test_a_refusal_pauses_everybody_for_as_long_as_the_server_says(box: Sa
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
-        pace = drift._caller.site.limiters["default"]._bucket
+        pace = drift._caller.state.limiters["default"]._bucket
         pace.next = pace.paused_until = pace._theoretical = float("-inf")
 
     async with Drift(box.token, base_url=box.url) as drift:
-        drift._caller.site.sleep = sleep
+        drift._caller.state.sleep = sleep
         box.fail("users.get", status=429, headers={"Retry-After": "7"})
         await drift.users.get(228_224)
     assert slept == [7.0]
@@ -209,7 +209,7 @@ def test_the_repr_shows_which_face_it_is_and_no_secret(face: Any) -> None:
 def test_a_client_has_no_truth_in_globals() -> None:
     one, other = Drift("a"), Drift("b")
     assert one.contacts is not other.contacts
-    assert one._caller.site is not other._caller.site
+    assert one._caller.state is not other._caller.state
 
 
 def test_every_public_method_is_documented() -> None:
@@ -220,7 +220,7 @@ def test_every_public_method_is_documented() -> None:
             if callable(member) and not name.startswith("_"):
                 doc = inspect.getdoc(member) or ""
                 assert doc, f"{type(owner).__name__}.{name}"
-                if owner is not drift and not (name == "from_env" or hasattr(Client, name)):
+                if owner is not drift and not (name == "from_env" or hasattr(BaseClient, name)):
                     assert "https://devdocs.drift.com/docs/" in doc, (
                         f"{type(owner).__name__}.{name}"
                     )
@@ -230,9 +230,9 @@ async def test_many_calls_at_once_use_at_most_the_allowed_connections(box: Sandb
     drift = Drift(box.token, base_url=box.url, max_connections=4)
     async with drift:
         await asyncio.gather(*(drift.users.get(228_224) for _ in range(40)))
-        live = drift._caller.site.live
-        assert live is not None
-        connector = live.connection._session.connector
+        session = drift._caller.state.session
+        assert session is not None
+        connector = session._http.connector
         assert connector is not None
         assert sum(map(len, connector._conns.values())) <= 4
 

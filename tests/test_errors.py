@@ -19,7 +19,7 @@ import pytest
 
 import drift_async
 from drift_async import Rate, Retry, Secret, errors
-from drift_async.errors import reply_error
+from drift_async.errors import CallInfo, error_from_response
 from drift_async.sandbox import Sandbox
 from tests.support.errors import told
 from tests.support.flavours import core
@@ -35,6 +35,10 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "idempotent": ("contacts.update", (15_811_400_007, {"plan": "pro"})),
     "once": ("accounts.create", (228_225,)),
 }
+
+
+def info(status: int) -> CallInfo:
+    return CallInfo(operation="GET /x", status=status)
 
 
 @asynccontextmanager
@@ -81,7 +85,7 @@ BODIES = (
 def test_every_shape_of_an_error_body_is_read(body: Any, kind: str | None, message: str) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "text/html; charset=utf-8"}
-    error = reply_error(418, headers, raw, operation="GET /x", attempts=1)
+    error = error_from_response(CallInfo(operation="GET /x", status=418, attempts=1), headers, raw)
     assert type(error) is errors.APIError
     assert error.type == kind
     assert error.message == message
@@ -91,7 +95,9 @@ def test_every_shape_of_an_error_body_is_read(body: Any, kind: str | None, messa
 
 def test_an_error_is_one_line_that_a_person_can_act_on() -> None:
     body = b'{"error": {"type": "not_found", "message": "no such contact"}}'
-    error = reply_error(404, {}, body, operation="GET /contacts/{contact_id}")
+    error = error_from_response(
+        CallInfo(operation="GET /contacts/{contact_id}", status=404), {}, body
+    )
     assert str(error) == "GET /contacts/{contact_id}: 404 not_found (no such contact)"
 
 
@@ -105,7 +111,7 @@ LONG = ("[" * 200_000, "[ " * 100_000, "ö" * 9000, "☂ " * 9000, "a!" * 2000, 
 def test_a_long_body_gives_a_short_error_soon(text: str, key: str | None) -> None:
     body = text if key is None else json.dumps({key: text})
     began = time.process_time()
-    error = reply_error(418, {}, body.encode(), operation="GET /x", secrets=[Secret(TOKEN)])
+    error = error_from_response(info(418), {}, body.encode(), secrets=[Secret(TOKEN)])
     assert len(error.message.encode()) <= 512
     assert time.process_time() - began < 0.05
 
@@ -125,7 +131,7 @@ def test_a_long_body_gives_a_short_error_soon(text: str, key: str | None) -> Non
 )
 def test_a_media_type_is_named_if_it_is_one(content_type: str, media_type: str) -> None:
     headers = {"Content-Type": content_type}
-    error = reply_error(502, headers, b"a page", operation="GET /x", secrets=[Secret(TOKEN)])
+    error = error_from_response(info(502), headers, b"a page", secrets=[Secret(TOKEN)])
     assert str(error) == f"GET /x: 502 ({media_type}6 bytes)"
 
 
@@ -144,7 +150,7 @@ CLASSES = {
 def test_the_class_follows_from_the_status_not_from_the_type(status: int, kind: str) -> None:
     for word in ("not_found", "rate_limit", "conflict"):
         body = json.dumps({"error": {"type": word, "message": "m"}}).encode()
-        assert type(reply_error(status, {}, body, operation="GET /x")).__name__ == kind
+        assert type(error_from_response(info(status), {}, body)).__name__ == kind
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_a_403_is_about_a_scope_when_it_names_that_of_the_row(
     status: int, scope: str | None, message: str, kind: str
 ) -> None:
     body = json.dumps({"error": {"type": "authentication_error", "message": message}}).encode()
-    error = reply_error(status, {}, body, operation="GET /x", scope=scope)
+    error = error_from_response(info(status), {}, body, scope=scope)
     assert type(error).__name__ == kind
     assert getattr(error, "scope", None) == (scope if kind == "ScopeError" else None)
 
@@ -189,7 +195,7 @@ def test_the_words_of_a_server_repeat_no_secret(body: Any) -> None:
     for status in (302, 400, 403):
         headers = {"Location": f"https://{TOKEN}.example"}
         raw = json.dumps(body).encode()
-        error = reply_error(status, headers, raw, operation="GET /x", secrets=secrets)
+        error = error_from_response(info(status), headers, raw, secrets=secrets)
         said = f"{error!r} {vars(error)}"
         assert "***" in said
         assert not re.search("drift-sec|client-sec|longer|0123", said)
@@ -199,7 +205,7 @@ def test_the_words_of_a_server_repeat_no_secret(body: Any) -> None:
 def test_a_redirect_repeats_no_secret(location: str) -> None:
     for token in (TOKEN, TOKEN.upper()):
         headers = {"Location": location.replace(TOKEN, token)}
-        error = reply_error(302, headers, b"", operation="GET /x", secrets=[Secret(token)])
+        error = error_from_response(info(302), headers, b"", secrets=[Secret(token)])
         assert TOKEN not in repr(error).lower()
 
 
@@ -208,8 +214,10 @@ def test_a_redirect_repeats_no_secret(location: str) -> None:
 LOST = {"safe": ("ConnectionLostError", None, "attempts", 3)}
 LOST |= {
     "idempotent": LOST["safe"],
-    "once": ("OutcomeUnknownError", None, "ConnectionLostError", 1),
+    "once": ("OutcomeUnknownError", None, "not_retryable/lost", 1),
 }
+
+LOST_LATE = LOST | {"once": ("OutcomeUnknownError", None, "not_retryable/stalled", 1)}
 
 
 def same(kind: str, applied: bool | None, reason: str, requests: int) -> dict[str, Any]:
@@ -222,10 +230,10 @@ def unless_once(kind: str, applied: bool | None) -> dict[str, Any]:
 
 
 PROTOCOL = unless_once("ProtocolError", None) | {
-    "once": ("OutcomeUnknownError", None, "ProtocolError", 1)
+    "once": ("OutcomeUnknownError", None, "not_retryable/protocol", 1)
 }
 STALLED = same("DeadlineError", None, "deadline", 1) | {
-    "once": ("OutcomeUnknownError", None, "DeadlineError", 1)
+    "once": ("OutcomeUnknownError", None, "deadline/stalled", 1)
 }
 LATER: dict[str, Any] = {"headers": {"Retry-After": "61"}}
 SLOW = {"attempt_timeout": 0.1}
@@ -240,7 +248,7 @@ FAILURES: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     "short-body": ({"short": 1}, {}, unless_once("ConnectionLostError", True)),
     "garbage": ({"raw": b"SSH-2.0-OpenSSH\r\n\r\n"}, {}, PROTOCOL),
     "long-header": ({"raw": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 9000 + b"\r\n\r\n"}, {}, PROTOCOL),
-    "stalled-head": ({"delay": 5}, SLOW, LOST),
+    "stalled-head": ({"delay": 5}, SLOW, LOST_LATE),
     "stalled-head-deadline": ({"delay": 5}, SHORT, STALLED),
     "stalled-body": ({"pause": 5}, SLOW, unless_once("ConnectionLostError", True)),
     "stalled-body-deadline": ({"pause": 5}, SHORT, same("DeadlineError", True, "deadline", 1)),
@@ -291,7 +299,8 @@ async def test_a_failure_on_the_wire_is_told_as_the_table_has_it(
         async with opened(make, box.url, **settings) as drift:
             error = await failed(drift, call, *args)
         kind, applied, _, requests = literal
-        assert (type(error).__name__, error.applied, error.reason, len(box.seen)) == literal
+        reason = f"{error.reason}/{error.failure}" if "Unknown" in kind else error.reason
+        assert (type(error).__name__, error.applied, reason, len(box.seen)) == literal
         assert error.attempts == requests
         assert error.operation == f"{box.seen[0].method} " + {
             "accounts.create": "/accounts/create"
@@ -303,8 +312,8 @@ async def test_a_failure_on_the_wire_is_told_as_the_table_has_it(
         elif applied:
             assert error.status == 200
         if kind == "OutcomeUnknownError":
-            assert "accounts.all" in error.settle
-            assert error.settle in str(error)
+            assert (error.settle, error.settle_hint) == ("accounts.all", "look for the domain")
+            assert "accounts.all (look for the domain)" in str(error)
         if kind == "RateLimitError":
             assert error.retry_after == (61.0 if "headers" in fault else None)
         assert isinstance(error, TimeoutError) is (kind == "DeadlineError")
@@ -395,7 +404,7 @@ async def test_what_was_refused_twice_is_sent_once_the_server_listens(
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(box.open(), here))
 
     async with opened(make, url) as drift:
-        core(drift)._caller.site.sleep = wait
+        core(drift)._caller.state.sleep = wait
         await attrgetter(call[0])(drift)(*call[1])
         assert waits == [0.0, 0.0]
         assert len(box.seen) == 1
@@ -474,23 +483,30 @@ async def test_the_private_switch_of_the_http_library_still_works(
 
 def samples() -> dict[str, errors.DriftError]:
     """Return an error of every public class."""
-    call: dict[str, Any] = {"operation": "GET /x", "applied": None, "attempts": 2, "elapsed": 0.5}
-    call |= {"status": 500, "request_id": "r-1", "reason": "attempts"}
-    api = {**call, "type": "t", "message": "m"}
+    call = CallInfo(
+        operation="GET /x",
+        attempts=2,
+        elapsed=0.5,
+        status=500,
+        request_id="r-1",
+        reason="attempts",
+    )
+    api: dict[str, Any] = {"type": "t", "message": "m"}
+    settle: dict[str, Any] = {"failure": "lost", "settle": "x.get", "settle_hint": "look"}
     own: dict[str, Any] = {
         "InputError": errors.InputError("email", "must be a text"),
-        "DecodeError": errors.DecodeError("expected int", path="$.data.id", **call),
-        "OutcomeUnknownError": errors.OutcomeUnknownError("lost", settle="look", **call),
-        "ScopeError": errors.ScopeError(scope="contact_read", **api),
-        "RateLimitError": errors.RateLimitError(retry_after=1.5, **api),
+        "DecodeError": errors.DecodeError("expected int", call, path="$.data.id"),
+        "OutcomeUnknownError": errors.OutcomeUnknownError("lost", call, **settle),
+        "ScopeError": errors.ScopeError(call, scope="contact_read", **api),
+        "RateLimitError": errors.RateLimitError(call, retry_after=1.5, **api),
         "VerificationError": errors.VerificationError("wrong", reason="token"),
     }
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, errors.DriftError) and name not in own:
             if issubclass(kind, errors.APIError):
-                own[name] = kind(**api)
+                own[name] = kind(call, **api)
             elif issubclass(kind, errors.CallError):
-                own[name] = kind("broke", **call)
+                own[name] = kind("broke", call)
             else:
                 own[name] = kind("why")
     return own
@@ -614,7 +630,7 @@ async def test_a_message_that_repeats_the_token_is_shown_without_it(make: Any, t
 @pytest.mark.anyio
 async def test_a_token_that_was_replaced_during_the_attempt_is_masked_too(make: Any) -> None:
     def answer(n: int, got: Got) -> bytes:
-        core(drift)._caller.site.carry(Secret(OTHER_TOKEN))
+        core(drift)._caller.state.set_token(Secret(OTHER_TOKEN))
         return reply(
             json.dumps({"message": f"not {got.headers['authorization']}"}).encode(), "400 No"
         )

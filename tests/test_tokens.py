@@ -33,7 +33,7 @@ from drift_async import (
     from_json,
     to_json,
 )
-from drift_async.core import call
+from drift_async.core import caller
 from drift_async.sandbox import Sandbox
 from tests.support.consent import SOMEBODY, app_of, bearers, given_out, granted, made, operations
 from tests.support.errors import told
@@ -106,7 +106,7 @@ async def test_after_a_while_a_new_token_is_tried_again(
         auth = OAuth("id", "secret", base_url=server.url).auth(made())
         async with make(auth=auth, base_url=server.url) as drift:
             for wait, attempts in ((60.0, 2), (60.0, 1), (0.0, 2), (60.0, 1)):
-                monkeypatch.setattr(call, "DENIED", wait)
+                monkeypatch.setattr(caller, "DENIED_FOR", wait)
                 with pytest.raises(AuthenticationError) as caught:
                     await drift.contacts.get(7)
                 assert caught.value.attempts == attempts
@@ -241,10 +241,10 @@ async def test_who_asks_just_after_a_refresh_causes_no_other(box: Sandbox) -> No
     auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
     stale = auth.secret
     async with Drift(auth=auth, base_url=box.url) as drift:
-        live = drift._caller.site.live
-        assert live is not None
-        await auth.renew(stale, live)
-        await auth.renew(stale, live)  # as a thread does that looked before the first was over
+        session = drift._caller.state.session
+        assert session is not None
+        await auth.renew(stale, session)
+        await auth.renew(stale, session)  # as a thread does that looked before the first was over
     assert operations(box) == [REFRESH]
 
 

@@ -66,14 +66,14 @@ async def kept(
     auth = OAuth("id", "secret").auth(token)
     auth._refresh, auth._now = refresh, clock.time
     drift = Drift(auth=auth)
-    site = drift._caller.site
+    site = drift._caller.state
     site.sleep = asleep
     async with drift:
         await asyncio.sleep(0)  # what the client itself has started sleeps for good
-        assert site.live is not None
+        assert site.session is not None
         site.sleep = clock.sleep
         with contextlib.suppress(asyncio.CancelledError):
-            await auth.keep(site, site.live)
+            await auth.refresh_ahead(site, site.session)
         assert site.token is auth.secret
     return when, auth
 
@@ -145,13 +145,13 @@ async def test_a_token_kept_for_on_refresh_is_renewed_itself_when_it_ends() -> N
     auth = OAuth("id", "secret").auth(made("t-0"), on_refresh=save)
     auth._refresh, auth._now = refresh, clock.time
     async with Drift(auth=auth) as drift:
-        live = drift._caller.site.live
-        assert live is not None
+        session = drift._caller.state.session
+        assert session is not None
         for _ in range(2):
             with pytest.raises(TokenNotSavedError):
-                await auth.renew(auth.secret, live)
+                await auth.renew(auth.secret, session)
         clock.now += 7000
-        await auth.renew(auth.secret, live)
+        await auth.renew(auth.secret, session)
     assert asked == ["t-0", "t-1"]
     assert auth.secret.reveal() == "t-2"
 

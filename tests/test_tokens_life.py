@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from drift_async import ClosedError, Drift, OAuth, Token, to_json
-from drift_async.core import call
+from drift_async.core import session
 from drift_async.sandbox import Sandbox
 from tests.support.consent import SOMEBODY, app_of, granted, made, operations
 from tests.support.examples import blocking
@@ -51,7 +51,7 @@ async def test_a_client_that_is_closed_gives_a_refresh_time_to_be_stored(
 
 
 async def test_that_time_is_bounded(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call, "RENEWAL_BOUND", 0.05)
+    monkeypatch.setattr(session, "REFRESH_TIMEOUT", 0.05)
     begun = asyncio.Event()
 
     async def save(token: Token) -> None:
@@ -77,7 +77,7 @@ async def test_that_time_is_bounded(box: Sandbox, monkeypatch: pytest.MonkeyPatc
 async def test_another_client_goes_on_with_a_refresh_that_ended_with_the_first(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "RENEWAL_BOUND", 0.0)
+    monkeypatch.setattr(session, "REFRESH_TIMEOUT", 0.0)
     store, begun, go = await ended(box), asyncio.Event(), asyncio.Event()
 
     async def save(token: Token) -> None:
@@ -116,10 +116,10 @@ def test_a_refresh_in_a_loop_that_ended_does_not_block_the_next_loop() -> None:
 
     async def renew(seconds: float) -> None:
         await drift.open()
-        live = drift._caller.site.live
-        assert live is not None
+        session = drift._caller.state.session
+        assert session is not None
         async with asyncio.timeout(seconds):
-            await auth.renew(auth.secret, live)
+            await auth.renew(auth.secret, session)
         await drift.close()
 
     loop = asyncio.new_event_loop()
@@ -168,17 +168,17 @@ def test_two_threads_that_find_such_a_refresh_make_one_together() -> None:
 
     async def renew(seconds: float) -> None:
         async with Drift(auth=auth) as drift, asyncio.timeout(seconds):
-            live = drift._caller.site.live
-            assert live is not None
-            await auth.renew(stale, live)
+            session = drift._caller.state.session
+            assert session is not None
+            await auth.renew(stale, session)
 
     first = Drift(auth=auth)
 
     async def begin() -> None:
         await first.open()
-        live = first._caller.site.live
-        assert live is not None
-        waiting.append(asyncio.create_task(auth.renew(stale, live)))
+        session = first._caller.state.session
+        assert session is not None
+        waiting.append(asyncio.create_task(auth.renew(stale, session)))
         while not asked:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

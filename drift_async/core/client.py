@@ -175,6 +175,8 @@ class BaseClient:
         return self._caller.state.limiters["default"].state()
 
     def __repr__(self) -> str:
+        if "_caller" not in vars(self):  # its settings were refused
+            return f"<{type(self).__module__}.{type(self).__name__}>"
         state = "closed" if self._caller.state.session is None else "open"
         return f"<{type(self).__module__}.{type(self).__name__} {self._origin} {state}>"
 

@@ -8,19 +8,27 @@ from collections.abc import Iterator
 PIECE = 256 * 1024
 """Bytes that are decompressed at once: a small body may hold gigabytes."""
 
+MAX_EMPTY = 100
+"""Parts in a row that hold nothing: a body may consist of any number, and each takes time."""
+
 
 class CodingError(Exception):
     """A body that is not what its Content-Encoding says, or that ends too early."""
 
 
+class UnknownCodingError(CodingError):
+    """A body in a coding that was not asked for."""
+
+
 class Decompressor:
-    """Decompresses a body in the coding ``gzip`` or ``deflate``; others raise `CodingError`."""
+    """Decompresses a body in the coding ``gzip`` or ``deflate``; raises `UnknownCodingError`."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding.strip().lower()
         if self._coding not in ("gzip", "x-gzip", "deflate"):
-            raise CodingError("a content coding that was not asked for")
+            raise UnknownCodingError("a content coding that was not asked for")
         self._stream: zlib._Decompress | None = None
+        self._empty = 0  # parts of the body that held nothing
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the pieces that *data*, the next bytes of the body, decompresses to."""
@@ -28,10 +36,14 @@ class Decompressor:
             while data:
                 if self._stream is None or self._stream.eof:
                     self._stream = self._new_stream(data)
+                    self._empty += 1
                 while piece := self._stream.decompress(data, PIECE):
+                    self._empty = 0
                     yield piece
                     data = self._stream.unconsumed_tail
                 data = self._stream.unused_data
+                if self._empty > MAX_EMPTY:
+                    raise CodingError(f"a body of {self._coding} in too many empty parts")
         except zlib.error:
             raise CodingError(f"a body that is not {self._coding}") from None
 

@@ -62,7 +62,6 @@ class Endpoint(Generic[T]):
 
     template: str = attrs.field(init=False)
     name: str = attrs.field(init=False)
-    headers: Mapping[str, str] = attrs.field(init=False)
     _pieces: Sequence[str | None] = attrs.field(init=False)
     _shape: Any = attrs.field(init=False)
     _is_json: bool = attrs.field(init=False)
@@ -77,7 +76,6 @@ class Endpoint(Generic[T]):
         set_field = object.__setattr__
         set_field(self, "template", _PLACEHOLDER.sub(r"{\1}", self.path))
         set_field(self, "name", f"{self.method} {self.template}")
-        set_field(self, "headers", {"Content-Type": self.content})
         set_field(self, "_pieces", _PLACEHOLDER.split(self.path))
         set_field(self, "_shape", _strict(self.returns))
         set_field(self, "_is_json", self.envelope in ("data", "bare"))
@@ -114,9 +112,12 @@ class Endpoint(Generic[T]):
     def parse(self, response: Response) -> T:
         """Return the value that the response holds, or raise `DecodeError`."""
         try:
-            body = response.body
-            result: T = self._shaped(loads(body)) if self._is_json else self._read(body)
-            return result
+            shaped: T
+            if self._is_json:
+                shaped = self._shaped(loads(response.body))
+            else:
+                shaped = self._read(response.body)
+            return shaped
         except (MisfitError, ValueError) as fault:
             error = self._decode_error(fault, response)
         raise error
@@ -263,10 +264,10 @@ class Request:
     """
 
     endpoint: Endpoint[Any]
-    target: str
-    body: bytes | None = None
-    secrets: Sequence[Secret] = ()
-    sink: Sink | None = None
+    target: str = attrs.field(repr=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
+    secrets: Sequence[Secret] = attrs.field(default=(), repr=False)
+    sink: Sink | None = attrs.field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"<{self.endpoint.name}>"
@@ -277,8 +278,8 @@ class Response:
     """A whole response; ``attempts`` and ``began`` are those of the call that it ends."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
     attempts: int = 1
     began: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Never, TypeVar
@@ -79,14 +80,23 @@ def bearer(token: Secret) -> Secret:
     return Secret(f"Bearer {token.reveal()}")
 
 
-def secret_from(env: Mapping[str, str], name: str) -> tuple[str | None, str]:
-    """Return what *env* holds under *name*, or in the file that *name*_FILE names; or why not."""
-    if text := env.get(name):
-        return text, ""
-    if file := env.get(f"{name}_FILE"):
+def env_value(env: Mapping[str, str] | None, name: str) -> str | None:
+    """Return a variable of *env*, by default of the process's environment.
+
+    No caller binds that environment to a local variable, which a traceback could show.
+    """
+    return (os.environ if env is None else env).get(name)
+
+
+def secret_from(env: Mapping[str, str] | None, name: str) -> tuple[Secret | None, str]:
+    """Return the variable *name*, or what the file in *name*_FILE holds; or why there is none."""
+    if (value := hide(env_value(env, name) or None)) is not None:
+        assert isinstance(value, Secret)
+        return value, ""
+    if file := env_value(env, f"{name}_FILE"):
         try:
-            text = Path(file).read_text("ascii").strip()
+            secret = Secret(Path(file).read_text("ascii").strip())
         except (OSError, UnicodeError) as error:
             return None, f"{name}_FILE cannot be read ({type(error).__name__})"
-        return (text, "") if text else (None, f"{name}_FILE is empty")
+        return (secret, "") if secret.reveal() else (None, f"{name}_FILE is empty")
     return None, f"set {name} or {name}_FILE"

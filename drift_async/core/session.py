@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextvars import Context, ContextVar
 from ipaddress import ip_address
 from typing import Any, TypeVar, cast
@@ -18,12 +18,12 @@ from typing import Any, TypeVar, cast
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver
-from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from .._version import __version__
-from .content_coding import CodingError, Decompressor
+from .content_coding import CodingError, Decompressor, UnknownCodingError
 from .download import TooLargeError
 from .hooks import Hooks
 from .request import Failure, FailureKind, Request, Response
@@ -36,13 +36,16 @@ T = TypeVar("T")
 REFRESH_TIMEOUT = 4.0
 """Seconds that closing waits for a token refresh under way: its token would be lost."""
 
+_COST_OF_PIECE = 16 * 1024
+"""Bytes that could be read in the time that it takes to begin another piece."""
+
 _HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "gzip, deflate",
     "User-Agent": f"drift-async/{__version__}",
 }
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # so that Content-Length says the size of a file
-_NO_TYPE = ("Content-Type",)
+_NO_TYPE = (CONTENT_TYPE,)
 
 
 @attrs.frozen(kw_only=True)
@@ -76,10 +79,11 @@ class HttpSession:
         self.refresh_task: asyncio.Task[Any] | None = None
         self.is_closed = False
         self._origin = origin
+        self._authorization = authorization
         self._max_body = limits.max_body
         self._hooks = hooks if hooks and hooks.watch_attempts() else None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._attempts: set[_Attempt] = set()
+        self._attempts: set[AttemptTimeout] = set()
         # Only names have to be looked up, and only that takes a thread.
         if resolver is None and (proxy or not _is_address(origin)):
             resolver = Resolver()
@@ -101,15 +105,13 @@ class HttpSession:
         # aiohttp sends an idempotent request a second time by itself when the connection is lost;
         # nobody would count that attempt. There is no public switch.
         self._http._retry_connection = False
-        if authorization is not None:
-            self.authorize(authorization)
         self._end = self._close_with_loop()
         with contextlib.suppress(StopIteration):
             self._end.__anext__().send(None)  # to the yield; nothing is awaited before it
 
     def authorize(self, authorization: Secret) -> None:
         """Send this value of the Authorization header from now on."""
-        self._http.headers[AUTHORIZATION] = authorization.reveal()
+        self._authorization = authorization
 
     # Sending.
 
@@ -128,7 +130,7 @@ class HttpSession:
 
     async def _send(self, request: Request, seconds: float) -> Response | Failure:
         response: aiohttp.ClientResponse | None = None
-        attempt = _Attempt(seconds)
+        attempt = AttemptTimeout(seconds)
         self._attempts.add(attempt)
         _current.set(attempt)
         try:
@@ -159,11 +161,14 @@ class HttpSession:
 
     async def _request(self, request: Request) -> aiohttp.ClientResponse:
         endpoint, body = request.endpoint, request.body
-        headers: Mapping[str, str] | None = None
+        # Not among the session's own headers, which its users can print.
+        headers: dict[str, str] = {}
+        if self._authorization is not None:
+            headers[AUTHORIZATION] = self._authorization.reveal()
         if body is not None:
-            headers = endpoint.headers
+            headers[CONTENT_TYPE] = endpoint.content
         elif request.sink is not None:
-            headers = _UNCOMPRESSED
+            headers |= _UNCOMPRESSED
         return await self._http.request(
             endpoint.method,
             URL(self._origin + request.target, encoded=True),
@@ -174,7 +179,7 @@ class HttpSession:
             skip_auto_headers=_NO_TYPE if body is None and endpoint.method != "GET" else None,
         )
 
-    def _timeout_failure(self, attempt: _Attempt) -> Failure:
+    def _timeout_failure(self, attempt: AttemptTimeout) -> Failure:
         if self.is_closed:
             return Failure("closed", "the client was closed", attempt.sent)
         detail = "no whole reply in time" if attempt.sent else "no connection in time"
@@ -280,7 +285,7 @@ class HttpSession:
             _inherited.append(connector)
 
 
-class _Attempt:
+class AttemptTimeout:
     """One attempt of the running task: its time limit, and whether anything of it may have left."""
 
     __slots__ = ("_cancelling", "_expired", "_task", "_timer", "sent")
@@ -313,7 +318,7 @@ class _Attempt:
         self.timed_out()
 
 
-_current: ContextVar[_Attempt] = ContextVar("drift_async_attempt")
+_current: ContextVar[AttemptTimeout] = ContextVar("drift_async_attempt")
 
 
 class _HttpRequest(aiohttp.ClientRequest):
@@ -331,9 +336,9 @@ class _HttpRequest(aiohttp.ClientRequest):
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body in pieces, decompressed; let other tasks run once for each mebibyte.
+    """Yield the body in pieces, decompressed; let other tasks run in between.
 
-    A small compressed body yields hundreds, with no wait for the network between them.
+    A small compressed body yields gigabytes, with no wait for the network between its pieces.
     """
     coding = response.headers.get(CONTENT_ENCODING, "identity").strip().lower()
     decompressor = None if coding == "identity" else Decompressor(coding)
@@ -341,7 +346,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     async for data in response.content.iter_any():
         for piece in (data,) if decompressor is None else decompressor.feed(data):
             yield piece
-            size += len(piece)
+            size += len(piece) + _COST_OF_PIECE
             if size >> 20 != turns:
                 turns = size >> 20
                 await asyncio.sleep(0)
@@ -369,6 +374,8 @@ def _failure(error: Exception, *, sent: bool) -> Failure:
             return Failure("connect", _name(error), sent=False)
         case TooLargeError():
             kind, detail = "too_large", str(error)
+        case UnknownCodingError():
+            kind, detail = "protocol", str(error)
         case CodingError():
             kind, detail = "lost", str(error)
         case aiohttp.ClientPayloadError():

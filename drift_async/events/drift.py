@@ -14,7 +14,7 @@ from ..core.inputs import number, whole
 from ..core.rate_limit import Rate
 from ..core.request import Endpoint
 from ..core.retry import Retry
-from ..core.secret import Secret
+from ..core.secret import Secret, env_value
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
@@ -149,10 +149,12 @@ class DriftEvents(EventClient):
         Reads ``DRIFT_ORG_ID`` and ``DRIFT_EVENTS_URL`` from *env* (the process's by default).
         Without an organisation, `open` raises `CredentialsError`.
         """
-        env = os.environ if env is None else env
-        said = env.get("DRIFT_ORG_ID", "").strip()
+        said = (env_value(env, "DRIFT_ORG_ID") or "").strip()
         org_id = int(said) if said.isdecimal() and len(said) < 16 else None
-        given: dict[str, Any] = {"base_url": env.get("DRIFT_EVENTS_URL") or EVENTS_URL, **settings}
+        given: dict[str, Any] = {
+            "base_url": env_value(env, "DRIFT_EVENTS_URL") or EVENTS_URL,
+            **settings,
+        }
         client = cls(org_id, **given)
         if said and org_id is None:
             client._without_org_id = "DRIFT_ORG_ID is not a number"

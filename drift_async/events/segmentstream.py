@@ -16,7 +16,7 @@ from ..core.inputs import text
 from ..core.rate_limit import Rate
 from ..core.request import Endpoint
 from ..core.retry import Retry
-from ..core.secret import Secret, token_secret
+from ..core.secret import Secret, env_value, hide, token_secret
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route
@@ -65,7 +65,7 @@ class SegmentStream(EventClient):
 
     def __init__(
         self,
-        api_token: str | None = None,
+        api_token: str | Secret | None = None,
         *,
         outbox: str | os.PathLike[str] | None = None,
         when_full: WhenFull = "block",
@@ -129,10 +129,9 @@ class SegmentStream(EventClient):
         Reads ``SEGMENTSTREAM_TOKEN`` and ``SEGMENTSTREAM_URL`` from *env* (the process's by
         default). Without a token, `open` raises `CredentialsError`.
         """
-        env = os.environ if env is None else env
-        url = env.get("SEGMENTSTREAM_URL") or SEGMENTSTREAM_URL
+        url = env_value(env, "SEGMENTSTREAM_URL") or SEGMENTSTREAM_URL
         given: dict[str, Any] = {"base_url": url, **settings}
-        return cls(env.get("SEGMENTSTREAM_TOKEN") or None, **given)
+        return cls(hide(env_value(env, "SEGMENTSTREAM_TOKEN") or None), **given)
 
     def _reset(self) -> None:
         super()._reset()

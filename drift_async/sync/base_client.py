@@ -51,4 +51,5 @@ class BaseClient:
         return self._portal.snapshot(lambda: self._core.rate)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"
+        core = vars(self).get("_core")  # None if its settings were refused
+        return f"<{type(self).__module__}.{type(self).__name__} of {core!r}>"

@@ -240,7 +240,8 @@ def _body(
     elif name == "__aexit__":
         yield "        self.close()"
     elif name == "__repr__":
-        yield '        return f"<{type(self).__module__}.{type(self).__name__} of {self._core!r}>"'
+        yield '        core = vars(self).get("_core")  # None if its settings were refused'
+        yield '        return f"<{type(self).__module__}.{type(self).__name__} of {core!r}>"'
     elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
         yield f"{begin}send_in_chunks(self._portal, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):

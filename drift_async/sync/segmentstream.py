@@ -14,6 +14,7 @@ from typing import Any, Self, Unpack
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
+from ..core.secret import Secret
 from ..events import segmentstream as _async
 from ..events.client import EventSettings
 from ..events.items import Hit
@@ -54,7 +55,7 @@ class SegmentStream(EventClient):
 
     def __init__(
         self,
-        api_token: str | None = None,
+        api_token: str | Secret | None = None,
         *,
         outbox: str | os.PathLike[str] | None = None,
         when_full: WhenFull = "block",

@@ -285,7 +285,7 @@ def test_a_cancelled_bulk_leaves_its_place() -> None:
         async with group.get_many(IDS) as bulk:
             async for _ in bulk:
                 break
-        limiter = next(iter(cast(Any, group)._caller.site.limiters.values()))
+        limiter = next(iter(cast(Any, group)._caller.state.limiters.values()))
         assert limiter.state().waiting == 0
         assert wire.under_way == 0
         began = asyncio.get_running_loop().time()

@@ -135,7 +135,7 @@ async def late_body(place: Place) -> None:
 
 
 async def paused(place: Place) -> None:
-    limiter = place.drift._caller.site.limiters["default"]
+    limiter = place.drift._caller.state.limiters["default"]
     limiter.refused(time.monotonic(), 0.1, is_rate_limit=False)
 
 
@@ -228,14 +228,14 @@ async def cancelled(
                 # A scope cancels at the next wait, and there may be none.
                 assert way is not by_task
                 assert stop.moment == "woken"
-            live = drift._caller.site.live
-            assert live is not None
-            await asyncio.gather(*live.tasks)  # a page fetched ahead
+            session = drift._caller.state.session
+            assert session is not None
+            await asyncio.gather(*session._tasks)  # a page fetched ahead
             if place.holder is not None:
                 await place.holder
             assert drift.rate.waiting == 0
-            assert not live.connection._watch.running
-            connector = live.connection._session.connector
+            assert not session._attempts
+            connector = session._http.connector
             assert connector is not None
             assert not connector._acquired
             await drift.users.get(228_225)  # and all goes on
@@ -267,9 +267,9 @@ async def test_a_cancellation_in_the_moment_of_the_time_limit_is_not_lost(first:
         box.fail("users.get", delay=60)
         call = asyncio.create_task(drift.users.get(228_225))
         await arrived(box)
-        live = drift._caller.site.live
-        assert live is not None
-        [attempt] = live.connection._watch.running
+        session = drift._caller.state.session
+        assert session is not None
+        [attempt] = session._attempts
         both: list[Callable[[], object]] = [attempt.expire, call.cancel]
         for end in both if first == "limit" else reversed(both):
             end()

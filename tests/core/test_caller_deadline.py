@@ -26,7 +26,7 @@ PHASES: Mapping[str, tuple[bool | None, int]] = {
     "name-lookup": (False, 1),
     "connect": (False, 1),
     "tls-handshake": (False, 1),
-    "pool": (False, 1),
+    "pool": (False, 0),
     "limiter": (False, 0),
     "head": (None, 1),
     "body-stalled": (True, 1),

@@ -91,9 +91,9 @@ async def test_the_quota_pays_for_no_refusal_of_the_rate(box: Sandbox, make: Any
     async with make(box.token, base_url=box.url, retry=ONCE) as drift:
         await drift.users.get(228_224)
         box.fail("users.get", status=429, times=3)
-        quota = core(drift)._caller.site.quota
+        budget = core(drift)._caller.state.retry_budget
         await drift.users.get(228_224)
-        assert quota.left == quota.size
+        assert budget.left == budget.size
 
 
 async def test_the_rate_that_was_set_and_the_one_that_is_sent_are_told(

@@ -24,7 +24,7 @@ from drift_async import (
     Token,
     from_json,
 )
-from drift_async.core.call import Live
+from drift_async.core.session import HttpSession
 from drift_async.sandbox import Sandbox
 from tests.support.flavours import core
 from tests.support.server import Got, Server, reply
@@ -42,10 +42,10 @@ async def until(is_so: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def live_of(drift: Any) -> Live:
-    live: Live | None = core(drift)._caller.site.live
-    assert live is not None
-    return live
+def session_of(drift: Any) -> HttpSession:
+    session: HttpSession | None = core(drift)._caller.state.session
+    assert session is not None
+    return session
 
 
 # -- calls under way
@@ -94,7 +94,7 @@ async def test_a_call_that_has_no_connection_yet_ends_when_the_client_is_closed(
         drift = make("token", base_url=url, on_retry=retries.append)
         await drift.open()
         calls = [asyncio.create_task(drift.users.get(SOMEBODY)) for _ in range(2)]
-        running = live_of(drift).connection._watch.running
+        running = session_of(drift)._attempts
         await until(lambda: is_begun() and len(running) == 2)
         await drift.close()
         for call in calls:
@@ -115,12 +115,11 @@ async def test_calls_that_wait_for_a_connection_end_when_the_client_is_closed(
     await until(lambda: box.count)
     calls.append(asyncio.create_task(drift.users.get(SOMEBODY)))
     calls.append(asyncio.create_task(drift.conversations.create_message(CONVERSATION, "<p>a</p>")))
-    running = live_of(drift).connection._watch.running
-    await until(lambda: len(running) == 3)
+    await until(lambda: drift.rate.waiting == 2)
     await drift.close()
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(error) for error in errors] == [ClosedError] * 3
-    assert [error.applied for error in errors] == [None, False, False]  # type: ignore[union-attr]
+    assert [getattr(error, "applied", "") for error in errors] == [None, False, False]
     assert box.count == 1
     assert not retries
 
@@ -193,10 +192,10 @@ async def test_a_cancellation_in_the_moment_of_closing_is_not_lost(
     async with Drift(box.token, base_url=box.url) as drift:
         call = asyncio.create_task(drift.users.get(SOMEBODY))
         await until(lambda: box.count)
-        watch = live_of(drift).connection._watch
-        [attempt] = watch.running
+        session = session_of(drift)
+        [attempt] = session._attempts
         ends: dict[str, Callable[[], object]]
-        ends = {"closing": watch.close, "caller": call.cancel, "limit": attempt.expire}
+        ends = {"closing": attempt.expire, "caller": call.cancel, "limit": attempt.expire}
         ends[first]()
         for end in ends.values():
             end()
@@ -245,17 +244,17 @@ async def test_a_client_whose_closing_is_cancelled_is_closed_all_the_same(
         drift = Drift(auth=auth, base_url=server.url.replace("127.0.0.1", "localhost"))
         await drift.open()
         await asyncio.gather(*(drift.request("GET", "/x") for _ in range(3)))
-        live = live_of(drift)
+        session = session_of(drift)
         waiting = None
         if is_renewing:
-            waiting = asyncio.create_task(auth.renew(auth.secret, live))
+            waiting = asyncio.create_task(auth.renew(auth.secret, session))
             await begun.wait()
         assert len(server._writers) == server.connections > 0
         threads = [t for t in threading.enumerate() if t.name == "drift-async-resolver"]
 
         await cancel(drift.close)
         await until(lambda: not server._writers)
-        await until(lambda: live.tasks == ({live.renewal} if is_renewing else set()))
+        await until(lambda: session._tasks == ({session.refresh_task} if is_renewing else set()))
         await until(lambda: not any(thread.is_alive() for thread in threads))
         await drift.close()
         if waiting is not None:
@@ -295,7 +294,7 @@ def test_time_limits_hold_in_a_loop_whose_clock_is_another(ahead: int) -> None:
             ]
             box.fail("users.get", delay=60)
             async with Drift(box.token, base_url=box.url, timeout=0.2) as drift:
-                limiter = drift._caller.site.limiters["default"]
+                limiter = drift._caller.state.limiters["default"]
                 limiter.refused(time.monotonic(), 0.01, is_rate_limit=False)
                 with pytest.raises(DeadlineError) as caught:
                     await drift.users.get(SOMEBODY)
@@ -321,7 +320,9 @@ async def test_a_reply_that_came_unasked_answers_no_other_call(make: Any, method
         assert await drift.request("GET", "/1") == "/1"
         [writer] = server._writers
         writer.write(answer(0, server.got[0]))
-        [[(kept, _)]] = live_of(drift).connection._session.connector._conns.values()  # type: ignore[union-attr]
+        connector = session_of(drift)._http.connector
+        assert connector is not None
+        [[(kept, _)]] = connector._conns.values()
         await until(lambda: kept.should_close)  # it is there
         assert await drift.request(method, "/2") == "/2"
         assert await drift.request(method, "/3") == "/3"

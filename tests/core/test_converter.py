@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drift_async.core import codec, straight
 from drift_async.core.codec import Model, model, structure, to_json
-from drift_async.core.endpoint import Reply
+from drift_async.core.request import Response
 from drift_async.core.straight import StraightReader
 from drift_async.errors import DecodeError
 from drift_async.resources.conversations import (
@@ -126,15 +126,15 @@ def test_a_wrong_type_in_one_of_many_rows_is_named(key: str) -> None:
     for wrong in WRONG:
         rows = [ROW | {"id": n} for n in range(40)]
         rows[31] = rows[31] | {key: wrong}
-        reply = Reply(200, {}, json.dumps({"data": rows}).encode())
+        reply = Response(200, {}, json.dumps({"data": rows}).encode())
         try:
             codec._DETAILED.structure(rows[31], Conversation)
         except Exception:  # whatever cattrs raises
             with pytest.raises(DecodeError) as caught:
-                ALL.decode(reply)
+                ALL.parse(reply)
             assert caught.value.path.startswith("$.data[31].")
         else:
-            assert to_json(ALL.decode(reply)[31]) == rows[31]
+            assert to_json(ALL.parse(reply)[31]) == rows[31]
 
 
 def test_true_is_no_number_in_any_row() -> None:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async.core.codec import Frozen, MisfitError, Model, Word, from_json, structure, to_json
-from drift_async.core.endpoint import Endpoint
+from drift_async.core.request import Endpoint
 from drift_async.errors import DecodeError, InputError
 from drift_async.resources import (
     accounts,
@@ -102,7 +102,7 @@ def test_a_payload_decodes_whole_and_is_written_back_as_it_came(
     value = part = payload(name)
     for key in keys.split():
         part = part[key]
-    result = row.decode(reply(value))
+    result = row.parse(reply(value))
     assert list(unknown_fields(result)) == []
     assert written(result) == part
 
@@ -135,20 +135,20 @@ def test_a_row_that_must_not_be_repeated_says_how_to_settle_it(row: Endpoint[Any
     "row", [contacts.DELETE, contacts.UNSUBSCRIBE, accounts.DELETE, app.UNINSTALL]
 )
 def test_an_ok_reply_gives_nothing(row: Endpoint[Any]) -> None:
-    assert row.decode(reply(payload("simple_ok_response"))) is None
+    assert row.parse(reply(payload("simple_ok_response"))) is None
 
 
 def test_the_message_may_come_as_the_last_of_a_list() -> None:
-    message = conversations.CREATE_MESSAGE.decode(reply(payload("message_create_response_list")))
+    message = conversations.CREATE_MESSAGE.parse(reply(payload("message_create_response_list")))
     assert message.id == 12367319626
     with pytest.raises(DecodeError):
-        conversations.CREATE_MESSAGE.decode(reply({"data": {"messages": []}}))
+        conversations.CREATE_MESSAGE.parse(reply({"data": {"messages": []}}))
 
 
 def test_a_search_without_results_may_leave_the_resources_out() -> None:
-    assert scim.ALL.decode(reply({"totalResults": 0})) == []
+    assert scim.ALL.parse(reply({"totalResults": 0})) == []
     with pytest.raises(DecodeError, match="Resources"):
-        scim.ALL.decode(reply({"totalResults": 1}))
+        scim.ALL.parse(reply({"totalResults": 1}))
 
 
 # Any model
@@ -443,10 +443,10 @@ def test_pages_of_the_app() -> None:
 
 
 def test_counts_of_any_status_are_read() -> None:
-    stats = conversations.STATS.decode(reply(payload("extended_stats")))
+    stats = conversations.STATS.parse(reply(payload("extended_stats")))
     assert (stats.open, stats.closed, stats.pending) == (2, 3, 1)
     assert stats.counts["BULK_SENT"] == 4
-    assert conversations.STATS.decode(reply({"conversationCount": {}})).open == 0
+    assert conversations.STATS.parse(reply({"conversationCount": {}})).open == 0
 
 
 @pytest.mark.parametrize("value", [payload("extended_transcript")["data"], [{"id": 1}, 7]])
@@ -461,12 +461,12 @@ def test_a_transcript_keeps_its_json_and_gives_the_messages_it_finds(value: Any)
 
 @pytest.mark.parametrize("value", [None, 7, "text", {}, {"messages": None}, {"messages": {}}])
 def test_a_transcript_of_another_shape_has_no_messages(value: Any) -> None:
-    assert conversations.JSON_TRANSCRIPT.decode(reply({"data": value})) == value
+    assert conversations.JSON_TRANSCRIPT.parse(reply({"data": value})) == value
     assert Transcript(value).messages == []
 
 
 def test_a_missing_metric_reads_as_none_and_is_written_as_it_came() -> None:
-    report = reports.CONVERSATIONS.decode(reply(payload("extended_report")))
+    report = reports.CONVERSATIONS.parse(reply(payload("extended_report")))
     assert report.rows[0].metrics == (86400000, None, 0.5)
     assert to_json(report) == payload("extended_report")
 
@@ -475,7 +475,7 @@ def test_a_missing_metric_reads_as_none_and_is_written_as_it_came() -> None:
 def test_a_metric_that_is_no_number_is_an_error(metric: Any) -> None:
     value = {"count": 1, "data": [{"conversationId": 1, "metrics": [1, metric]}]}
     with pytest.raises(DecodeError) as caught:
-        reports.CONVERSATIONS.decode(reply(value))
+        reports.CONVERSATIONS.parse(reply(value))
     assert caught.value.path == "$.rows[0]"
 
 

@@ -18,7 +18,10 @@ from benchmarks.simulate import Bucket, simulate
 from drift_async import InputError, Rate, RateState
 from drift_async.core.adaptive import AdaptiveRate
 from drift_async.core.rate_limit import BACKOFF, MARGIN, TOLERANCE, GcraBucket, Limiter, Place
+from drift_async.core.slots import ConnectionSlots
 from tests.support import virtual
+
+SLOTS = ConnectionSlots(10**9)
 
 INTERVAL = (1 + MARGIN) / 10
 """Seconds between two turns at ten a second: the pace leaves room to make up for late timers."""
@@ -46,7 +49,7 @@ def times(per_second: float, burst: int, calls: int, tasks: int = 8) -> list[flo
 
         async def work() -> None:
             for _ in left:
-                await pace.acquire()
+                await pace.acquire(SLOTS)
                 let.append(asyncio.get_running_loop().time())
 
         await asyncio.gather(*(work() for _ in range(tasks)))
@@ -125,7 +128,7 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
     taken = []
     for gap in gaps:
         now += gap
-        if pace.try_acquire():
+        if pace.try_acquire(SLOTS):
             taken.append(now)
     for n, start in enumerate(taken):
         for m in range(n, len(taken)):
@@ -136,7 +139,7 @@ def test_without_a_rate_nothing_waits() -> None:
     async def main() -> float:
         pace = limiter()
         for _ in range(1000):
-            await pace.acquire()
+            await pace.acquire(SLOTS)
         return asyncio.get_running_loop().time()
 
     assert virtual.run(main()) == 0
@@ -147,7 +150,7 @@ def test_who_comes_first_goes_first_also_past_a_pause() -> None:
         pace, order = limiter(10), list[int]()
 
         async def call(number: int) -> None:
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             order.append(number)
 
         tasks = [asyncio.create_task(call(number)) for number in range(20)]
@@ -165,8 +168,8 @@ def test_a_pause_holds_everybody_and_is_told() -> None:
         pace = limiter()
         pause(pace, 2)
         pause(pace, 1)  # a shorter one takes nothing back
-        assert not pace.try_acquire()
-        waiting = asyncio.create_task(pace.acquire())
+        assert not pace.try_acquire(SLOTS)
+        waiting = asyncio.create_task(pace.acquire(SLOTS))
         await asyncio.sleep(0.5)
         state = pace.state()
         assert (state.per_second, state.waiting) == (None, 1)
@@ -174,7 +177,7 @@ def test_a_pause_holds_everybody_and_is_told() -> None:
         await waiting
         assert asyncio.get_running_loop().time() == pytest.approx(2)
         assert pace.state().paused_for == 0
-        assert pace.try_acquire()
+        assert pace.try_acquire(SLOTS)
 
     virtual.run(main())
 
@@ -185,7 +188,7 @@ def test_a_cancelled_wait_leaves_no_trace(moment: float) -> None:
         pace, let = limiter(10), list[float]()
 
         async def call() -> None:
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             let.append(asyncio.get_running_loop().time())
 
         tasks = [asyncio.create_task(call()) for _ in range(4)]
@@ -203,8 +206,8 @@ def test_a_cancelled_wait_leaves_no_trace(moment: float) -> None:
 def test_a_slot_granted_to_one_who_is_cancelled_goes_to_the_next() -> None:
     async def main() -> float:
         pace = limiter(10)
-        await pace.acquire()
-        first, second = (asyncio.create_task(pace.acquire()) for _ in range(2))
+        await pace.acquire(SLOTS)
+        first, second = (asyncio.create_task(pace.acquire(SLOTS)) for _ in range(2))
         asyncio.get_running_loop().call_at(INTERVAL, first.cancel)
         await asyncio.gather(first, second, return_exceptions=True)
         return asyncio.get_running_loop().time()
@@ -215,8 +218,8 @@ def test_a_slot_granted_to_one_who_is_cancelled_goes_to_the_next() -> None:
 def test_a_slot_is_handed_on_also_when_the_cancellation_comes_after_the_grant() -> None:
     async def main() -> float:
         pace, loop = limiter(10), asyncio.get_running_loop()
-        await pace.acquire()
-        first, second = (asyncio.create_task(pace.acquire()) for _ in range(2))
+        await pace.acquire(SLOTS)
+        first, second = (asyncio.create_task(pace.acquire(SLOTS)) for _ in range(2))
         await asyncio.sleep(0)  # both wait now, so the timer of the grant comes before the next
         loop.call_at(INTERVAL, first.cancel)
         await asyncio.wait([first, second])
@@ -232,14 +235,14 @@ def test_one_who_waits_again_and_again_keeps_nobody_else_from_a_turn() -> None:
 
         async def bulk() -> None:
             for _ in range(50):
-                await pace.acquire()
+                await pace.acquire(SLOTS)
                 order.append("bulk")
 
         async def single() -> None:
             await asyncio.sleep(1.01)
             for _ in range(5):
                 asked = asyncio.get_running_loop().time()
-                await pace.acquire()
+                await pace.acquire(SLOTS)
                 order.append("single")
                 assert asyncio.get_running_loop().time() - asked <= 2 * INTERVAL + 1e-9
 
@@ -254,11 +257,11 @@ def test_nobody_overtakes_those_who_wait_for_a_late_timer() -> None:
     async def main() -> None:
         now = 0.0
         pace = Limiter(Rate(10), lambda: now)
-        assert pace.try_acquire()
-        waiting = asyncio.create_task(pace.acquire())
+        assert pace.try_acquire(SLOTS)
+        waiting = asyncio.create_task(pace.acquire(SLOTS))
         await asyncio.sleep(0)
         now = 1.0  # the timer has not run yet
-        assert not pace.try_acquire()
+        assert not pace.try_acquire(SLOTS)
         await waiting
 
     virtual.run(main())
@@ -269,10 +272,10 @@ def test_a_call_keeps_its_place_when_it_comes_again() -> None:
         pace, order, loop = limiter(10), list[str](), asyncio.get_running_loop()
 
         async def call(name: str, place: Place | None) -> None:
-            await pace.acquire(place)
+            await pace.acquire(SLOTS, place)
             order.append(name)
 
-        await pace.acquire()
+        await pace.acquire(SLOTS)
         began = loop.time()
         await asyncio.sleep(0.01)
         waiting = [asyncio.create_task(call(f"new {n}", None)) for n in range(3)]
@@ -289,9 +292,9 @@ def test_an_unavailable_service_pauses_a_fixed_rate_and_changes_nothing_else() -
         pace, loop = limiter(10, 5), asyncio.get_running_loop()
         for _ in range(4):
             pace.refused(loop.time(), 3, is_rate_limit=False)
-            assert not pace.try_acquire()
+            assert not pace.try_acquire(SLOTS)
             assert pace.paused_for() == 3
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             assert pace.paused_for() == 0
             assert (pace.state().per_second, pace.state().burst) == (10, 5)
         assert loop.time() == 12
@@ -326,7 +329,7 @@ def test_a_rate_above_the_limit_is_logged_once(caplog: pytest.LogCaptureFixture)
         pace, loop = limiter(180), asyncio.get_running_loop()
         server = Bucket(50, 5)
         while loop.time() < 30:
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             if (wait := server.ask(loop.time())) is None:
                 pace.let_in(loop.time())
             else:
@@ -347,7 +350,7 @@ def test_a_learned_rate_that_is_refused_logs_nothing(caplog: pytest.LogCaptureFi
     async def main() -> None:
         pace, loop = limiter(), asyncio.get_running_loop()
         for _ in range(9):
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             pace.refused(loop.time(), 1, is_rate_limit=True)
 
     with caplog.at_level("WARNING", "drift_async"):
@@ -361,7 +364,7 @@ def test_after_a_pause_of_our_own_length_one_request_asks_for_all() -> None:
         went: list[float] = []
 
         async def call() -> None:
-            await pace.acquire()
+            await pace.acquire(SLOTS)
             went.append(loop.time())
 
         pace.refused(loop.time(), None, is_rate_limit=False)
@@ -380,15 +383,15 @@ def test_after_a_pause_of_our_own_length_one_request_asks_for_all() -> None:
 def test_a_free_limiter_is_free_again_after_a_pause() -> None:
     async def main() -> None:
         pace = limiter()
-        assert pace.free
+        assert pace._is_free
         pace.refused(0.0, 1.0, is_rate_limit=False)
-        assert not pace.free
-        await pace.acquire()
-        assert pace.free
+        assert not pace._is_free
+        await pace.acquire(SLOTS)
+        assert pace._is_free
         pause(pace, 1)
         await asyncio.sleep(1)
-        assert pace.try_acquire()
-        assert pace.free
+        assert pace.try_acquire(SLOTS)
+        assert pace._is_free
 
     virtual.run(main())
 
@@ -399,8 +402,8 @@ def test_it_works_on_in_another_loop_even_if_the_first_left_somebody_waiting() -
     clock = loop.time
 
     async def leave() -> None:
-        await pace.acquire()
-        left.append(asyncio.ensure_future(pace.acquire()))
+        await pace.acquire(SLOTS)
+        left.append(asyncio.ensure_future(pace.acquire(SLOTS)))
         await asyncio.sleep(0)
         assert pace.state().waiting == 1
 
@@ -414,7 +417,7 @@ def test_it_works_on_in_another_loop_even_if_the_first_left_somebody_waiting() -
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(5):
             for _ in range(3):
-                await pace.acquire()
+                await pace.acquire(SLOTS)
         return pace.state().waiting
 
     assert virtual.run(go_on()) == 0
@@ -441,13 +444,13 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def try_acquire(self) -> None:
-        if self.limiter.free or self.limiter.try_acquire():
+        if self.limiter.try_acquire(SLOTS):
             self.let.append(self.loop.time())
 
     @rule(most=st.integers(1, 5))
     def acquire(self, most: int) -> None:
         async def call() -> None:
-            await self.limiter.acquire()
+            await self.limiter.acquire(SLOTS)
             self.let.append(self.loop.time())
 
         self.tasks += [self.loop.create_task(call()) for _ in range(most)]
@@ -500,7 +503,7 @@ class Model(RuleBasedStateMachine):
             self.loop.run_until_complete(asyncio.sleep(0))
         waiting = sum(not task.done() for task in self.tasks)
         assert self.limiter.state().waiting == waiting
-        assert not (self.limiter.free and waiting)
+        assert not (self.limiter._is_free and waiting)
         for begin, end in self.pauses:
             assert not any(begin < at < end - 1e-9 for at in self.let)
         if self.rate.per_second is not None:

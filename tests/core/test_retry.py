@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from drift_async import InputError, Retry
-from drift_async.core.endpoint import Effect, Reply
-from drift_async.core.retry import Failure, FailureKind, Quota, parse_retry_after
+from drift_async.core.request import Effect, Failure, FailureKind, Response
+from drift_async.core.retry import RetryBudget, parse_retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 EFFECTS: tuple[Effect, ...] = ("safe", "idempotent", "once")
@@ -22,8 +22,8 @@ FOR_ALL = {429, 503}
 FOR_REPEATABLE = {408, 500, 502, 504}
 
 
-def reply(status: int) -> Reply:
-    return Reply(status, {}, b"")
+def reply(status: int) -> Response:
+    return Response(status, {}, b"")
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
@@ -63,8 +63,8 @@ def test_what_was_not_sent_is_always_repeated_and_doubt_only_where_it_does_no_ha
 
 
 def decide(retry: Retry, status: int, **given: Any) -> object:
-    told = {"attempts": 1, "left": 60.0, "asked": None, "chance": 0.5} | given
-    return retry.decide("safe", reply(status), **told)
+    known = {"attempts": 1, "remaining": 60.0, "retry_after": None, "jitter": 0.5} | given
+    return retry.next_delay("safe", reply(status), **known)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def decide(retry: Retry, status: int, **given: Any) -> object:
         ({}, 0.25),
         ({"attempts": 2}, 0.5),
         ({"attempts": 3}, "attempts"),
-        ({"left": 0.2}, "deadline"),
-        ({"left": 0.0}, "deadline"),
-        ({"asked": 3.0}, 3.0),
-        ({"asked": 0.1, "chance": 1.0}, 0.5),
-        ({"asked": 61.0, "left": 100.0}, "retry_after"),
-        ({"asked": 20.0, "left": 10.0}, "retry_after"),
+        ({"remaining": 0.2}, "deadline"),
+        ({"remaining": 0.0}, "deadline"),
+        ({"retry_after": 3.0}, 3.0),
+        ({"retry_after": 0.1, "jitter": 1.0}, 0.5),
+        ({"retry_after": 61.0, "remaining": 100.0}, "retry_after"),
+        ({"retry_after": 20.0, "remaining": 10.0}, "retry_after"),
     ],
 )
 def test_the_verdict_is_seconds_or_the_reason_why_not(given: dict[str, Any], verdict: Any) -> None:
@@ -103,7 +103,7 @@ def test_jitter_is_full_also_at_the_cap(attempt: int) -> None:
     bound = min(20.0, 0.5 * 2 ** (attempt - 1))
     draws = []
     for _ in range(10_000):
-        wait = decide(retry, 500, attempts=attempt, chance=chance.random())
+        wait = decide(retry, 500, attempts=attempt, jitter=chance.random())
         assert isinstance(wait, float)
         draws.append(wait)
     assert max(draws) <= bound
@@ -188,12 +188,12 @@ def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     assert caught.value.field in settings
 
 
-class QuotaMachine(RuleBasedStateMachine):
-    """A hundred calls share a quota: each fails, retries, succeeds or gives up, in any order."""
+class RetryBudgetMachine(RuleBasedStateMachine):
+    """A hundred calls share a budget: each fails, retries, succeeds or gives up, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.quota = Quota()
+        self.budget = RetryBudget()
         self.left = 500
         self.spent = [0] * 100
 
@@ -203,22 +203,22 @@ class QuotaMachine(RuleBasedStateMachine):
     def fails(self, call: int, status: int | None) -> None:
         outcome = Failure("lost", "", True) if status is None else reply(status)
         price = 5 if status in (429, 503) else 14
-        assert self.quota.cost(outcome) == price
-        assert self.quota.take(price) is (price <= self.left)
+        assert self.budget.cost(outcome) == price
+        assert self.budget.try_spend(price) is (price <= self.left)
         if price <= self.left:
             self.left -= price
             self.spent[call] = price
 
     @rule(call=calls)
     def succeeds(self, call: int) -> None:
-        self.quota.give_back(self.spent[call])
+        self.budget.refund(self.spent[call])
         self.left = min(500, self.left + (self.spent[call] or 1))
         self.spent[call] = 0
 
     @invariant()
     def the_sum_is_exact_and_within_its_bounds(self) -> None:
-        assert self.quota.left == self.left
+        assert self.budget.left == self.left
         assert 0 <= self.left <= 500
 
 
-test_the_quota_is_never_over_full_nor_under_empty = QuotaMachine.TestCase
+test_the_budget_is_never_over_full_nor_under_empty = RetryBudgetMachine.TestCase

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async import DriftEvents, Retry, SegmentStream
-from drift_async.core.endpoint import Reply
-from drift_async.core.retry import Failure
+from drift_async.core.request import Failure, Response
 from drift_async.events.delivery import Pause, judge
 from drift_async.events.lanes import Lane, Row, cut
 from drift_async.events.outbox import Outbox
@@ -104,7 +103,7 @@ def test_every_status_means_one_thing(repeats: bool) -> None:
         for size in (1, 2):
             for in_batch, has_token in ((True, False), (False, True)):
                 verdict = judge(
-                    Reply(status, {}, b""),
+                    Response(status, {}, b""),
                     size=size,
                     in_batch=in_batch,
                     repeats=repeats,
@@ -131,8 +130,8 @@ def test_every_status_means_one_thing(repeats: bool) -> None:
         (Failure("stalled", "", sent=True), "again", "unknown"),
         (Failure("lost", "", sent=True), "again", "unknown"),
         (Failure("protocol", "", sent=True), "again", "unknown"),
-        (Failure("lost", "", sent=True, head=200), "delivered", "delivered"),
-        (Failure("too_large", "", sent=True, head=204), "delivered", "delivered"),
+        (Failure("lost", "", sent=True, status_read=200), "delivered", "delivered"),
+        (Failure("too_large", "", sent=True, status_read=204), "delivered", "delivered"),
     ],
 )
 def test_without_a_reply_it_depends_on_what_was_sent(

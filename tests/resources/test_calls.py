@@ -12,9 +12,9 @@ import attrs
 import pytest
 
 from drift_async.core.codec import from_json
-from drift_async.core.endpoint import Reply
+from drift_async.core.request import Request, Response
 from drift_async.core.secret import Secret
-from drift_async.errors import ConflictError, CursorError, InputError
+from drift_async.errors import CallInfo, ConflictError, CursorError, InputError
 from drift_async.resources import (
     accounts,
     app,
@@ -41,14 +41,15 @@ class Recorder:
     sent: list[tuple[str, str, Any]] = attrs.field(factory=list)
     max_pages: int = 10
 
-    async def send(self, row: Any, target: str, body: bytes | None = None, **_: Any) -> Reply:
-        self.sent.append((row.method, target, None if body is None else json.loads(body)))
+    async def send(self, request: Request) -> Response:
+        body = None if request.body is None else json.loads(request.body)
+        self.sent.append((request.endpoint.method, request.target, body))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return reply(answer)
 
-    def started(self) -> Recorder:
+    def with_deadline(self) -> Recorder:
         return self
 
     def token(self) -> Secret:
@@ -263,7 +264,9 @@ def test_external_ids_are_asked_for_once_and_by_50() -> None:
     assert sent[1][1] == "/contacts?idType=external&id=u50"
 
 
-CONFLICT = ConflictError(status=409, type="conflict", message="", operation="POST /contacts")
+CONFLICT = ConflictError(
+    CallInfo(operation="POST /contacts", status=409), type="conflict", message=""
+)
 
 NONE: dict[str, list[Any]] = {"data": []}
 

@@ -12,7 +12,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 import attrs
 
 from drift_async.core.codec import Frozen, Model, _wire_names
-from drift_async.core.endpoint import Reply
+from drift_async.core.request import Response
 from drift_async.core.secret import Secret
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -22,8 +22,8 @@ def payload(name: str) -> Any:
     return json.loads((PAYLOADS / f"{name}.json").read_bytes())
 
 
-def reply(value: Any) -> Reply:
-    return Reply(200, {}, json.dumps(value).encode())
+def reply(value: Any) -> Response:
+    return Response(200, {}, json.dumps(value).encode())
 
 
 def unknown_fields(value: Any, path: str = "$") -> Iterator[str]:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from drift_async import auth, resources
-from drift_async.core.endpoint import Endpoint
+from drift_async.core.request import Endpoint
 
 # Name, method, path, effect, budget, scope, envelope, paging; a dash for none.
 TABLE = """

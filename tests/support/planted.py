@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -40,6 +40,9 @@ PARTS = (
     *("planted", "Planted", "lovelace", "Lovelace", "private.example"),
     *("415-555", "Qzx4k", "Jq7w", "Zk9y"),
 )
+
+# Those of credentials, which no traceback with local variables may show either.
+CREDENTIALS = ("Qzx4k", "Jq7w", "Zk9y")
 
 ATTRIBUTES = {"name": NAME, "phone": PHONE, "plan": VALUE, "deep": {"list": [VALUE]}}
 USER = ScimUser(
@@ -118,18 +121,26 @@ async def call(drift: Any, name: str) -> Any:
     return await (result.collect() if hasattr(result, "collect") else result)
 
 
-def found(*texts: object) -> list[str]:
+def found(*texts: object, parts: Sequence[str] = PARTS) -> list[str]:
     """Return what of the planted there is in these texts, with its surroundings."""
     return [
         text[max(0, at - 80) : at + 40]
         for text in map(str, texts)
-        for part in PARTS
+        for part in parts
         if (at := text.find(part)) >= 0
     ]
 
 
+def leaks(error: BaseException, *, but: str = "") -> list[str]:
+    """Return what of the planted can be read off an error, and the credentials in its frames."""
+    chain = list(_chain(error, all_of_it=True))
+    in_frames = [text for one in chain for text in (repr(one), *_locals(one))]
+    texts = [text.replace(but, "") if but else text for text in shown(error)]
+    return found(*texts) + found(*in_frames, parts=CREDENTIALS)
+
+
 def shown(error: BaseException) -> list[str]:
-    """Return all that can be read off an error: in each form, with its chain and their frames."""
+    """Return all that can be read off an error without its frames: in each form, with its chain."""
     forms = [error]
     if isinstance(error, DriftError):
         forms += [copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))]
@@ -138,19 +149,20 @@ def shown(error: BaseException) -> list[str]:
         texts += [repr(one), str(one), f"{one}", repr(one.args)]
         texts += [repr(vars(one)), *getattr(one, "__notes__", ())]
         texts += traceback.format_exception_only(one)
-        texts += _locals(one)
     return texts
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and all that it is linked to, printed or not."""
+def _chain(error: BaseException | None, *, all_of_it: bool = False) -> Iterator[BaseException]:
+    """Yield an error and all that it is linked to, if it is printed or *all_of_it* is wanted."""
     seen: dict[int, BaseException] = {}
     waiting = [error]
     while waiting:
         one = waiting.pop()
         if one is not None and id(one) not in seen:
             seen[id(one)] = one
-            waiting += [one.__cause__, one.__context__]
+            waiting.append(one.__cause__)
+            if all_of_it or not one.__suppress_context__:
+                waiting.append(one.__context__)
             if isinstance(one, BaseExceptionGroup):
                 waiting += one.exceptions
     yield from seen.values()

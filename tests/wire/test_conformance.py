@@ -128,7 +128,7 @@ async def meet(make: Callable[..., Any], failure: str, row: Row, authority: trus
         failing(failure, row.call, authority) as (url, box),
         make(box.token, base_url=url, retry=Retry(base=0, throttled_base=0), **settings) as drift,
     ):
-        core(drift)._caller.site.limiters["reports"] = Limiter(Rate())  # else a request a second
+        core(drift)._caller.state.limiters["reports"] = Limiter(Rate())  # else a request a second
         try:
             result = attrgetter(row.call)(drift)(*row.args, **row.kwargs)
             await (result.collect() if hasattr(result, "collect") else result)

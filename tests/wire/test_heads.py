@@ -25,7 +25,7 @@ from drift_async import (
     Retry,
 )
 from drift_async.core.rate_limit import Limiter
-from drift_async.errors import reply_error
+from drift_async.errors import CallInfo, error_from_response
 from tests.support.server import Server
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -60,6 +60,10 @@ NO_HTTP: Mapping[str, bytes] = {
 AT_ONCE = Retry(base=0)
 
 
+def info(status: int) -> CallInfo:
+    return CallInfo(operation="GET /x", status=status)
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", NO_HTTP)
 async def test_what_is_no_http_is_a_protocol_error_and_never_drifts_own_refusal(
@@ -76,7 +80,8 @@ async def test_what_is_no_http_is_a_protocol_error_and_never_drifts_own_refusal(
         with pytest.raises(OutcomeUnknownError) as unknown:
             await drift.accounts.create(7)
         error = unknown.value
-        assert (error.applied, error.attempts, error.reason) == (None, 1, "ProtocolError")
+        assert (error.applied, error.attempts, error.reason) == (None, 1, "not_retryable")
+        assert unknown.value.failure == "protocol"
         assert len(server.got) == 4
 
 
@@ -167,7 +172,7 @@ def ask() -> Iterator[Ask]:
     def ask(answer: bytes, method: str = "GET") -> Exception | None:
         answers[:] = [answer]
         # A refusal before must not make this call wait.
-        limiters: Any = drift._caller.site.limiters
+        limiters: Any = drift._caller.state.limiters
         limiters["default"] = Limiter(Rate())
         return runner.run(call(method))
 
@@ -223,7 +228,7 @@ def test_any_bytes_end_in_a_value_or_a_typed_error(ask: Ask, head: bytes, body: 
 def test_any_refusal_becomes_a_short_line(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    error = reply_error(status, headers, body, operation="GET /x", scope="contact_read")
+    error = error_from_response(info(status), headers, body, scope="contact_read")
     assert error.status == status
     assert str(error).isprintable()
     assert len(error.message.encode()) <= 600

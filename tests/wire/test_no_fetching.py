@@ -13,7 +13,7 @@ import pytest
 from rich.pretty import pretty_repr
 
 from drift_async import Model, to_json
-from drift_async.core.endpoint import Endpoint
+from drift_async.core.request import Endpoint
 from tests.support.models import PERSONAL, good
 from tests.support.operations import ENDPOINTS
 from tests.support.planted import CALLS, call

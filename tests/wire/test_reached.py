@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from drift_async import CallError, DriftError, Rate, Retry, Token, errors
-from drift_async.core.retry import Reason
+from drift_async.core.retry import StopReason
 from drift_async.sandbox import Sandbox
 from tests.support.consent import app_of, granted
 from tests.support.flavours import Awaitable
@@ -41,9 +41,9 @@ too-large         ResponseTooLargeError True not_retryable
 bad-position      CursorError False -
 no-position       CursorError True not_retryable
 same-position     CursorError True not_retryable
-once-cut          OutcomeUnknownError None ConnectionLostError
-once-too-late     OutcomeUnknownError None DeadlineError
-once-not-http     OutcomeUnknownError None ProtocolError
+once-cut          OutcomeUnknownError None not_retryable
+once-too-late     OutcomeUnknownError None deadline
+once-not-http     OutcomeUnknownError None not_retryable
 teapot            APIError False not_retryable
 bad-request       BadRequestError False not_retryable
 bad-token         AuthenticationError False not_retryable
@@ -254,7 +254,5 @@ def test_the_table_has_all_of_the_tree_and_all_reasons() -> None:
     met = {kind for kind, *_ in EXPECTED.values()}
     elsewhere = {"VerificationError", "OutboxFullError", "OutboxLockedError"}
     assert met == public - {"DriftError", "CallError"} - elsewhere
-    reasons = {reason for kind, _, reason in EXPECTED.values() if kind != "OutcomeUnknownError"}
-    assert reasons - {"-"} == set(get_args(Reason))
-    unknown = {reason for kind, _, reason in EXPECTED.values() if kind == "OutcomeUnknownError"}
-    assert unknown == {"ConnectionLostError", "DeadlineError", "ProtocolError"}
+    reasons = {reason for _, _, reason in EXPECTED.values()}
+    assert reasons - {"-"} == set(get_args(StopReason))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from drift_async import CallError, Rate, Retry
-from drift_async.core.endpoint import Effect, Reply
 from drift_async.core.rate_limit import Limiter
-from drift_async.errors import reply_applied, reply_error
+from drift_async.core.request import Effect, Response
+from drift_async.errors import CallInfo, applied_by_status, error_from_response
 from drift_async.sandbox import Sandbox
 from tests.support.flavours import core
 from tests.support.server import Got, Server, reply
@@ -48,6 +48,10 @@ OPERATIONS: tuple[tuple[str, Effect], ...] = (
 )
 
 
+def info(status: int) -> CallInfo:
+    return CallInfo(operation="GET /x", status=status)
+
+
 def table() -> dict[int, tuple[str, str, list[int]]]:
     """Return error, applied and requests by status."""
     found = {}
@@ -84,7 +88,7 @@ async def test_every_status_on_the_wire(make: Any, hundred: int) -> None:
             for method, effect in OPERATIONS:
                 server.got.clear()
                 # Refused all the time, one limiter would pause for longer and longer.
-                core(drift)._caller.site.limiters["default"] = Limiter(Rate())
+                core(drift)._caller.state.limiters["default"] = Limiter(Rate())
                 try:
                     assert await drift.request(method, f"/{status}", effect=effect) is None
                     errors.add(("-", "-"))
@@ -99,10 +103,10 @@ async def test_every_status_on_the_wire(make: Any, hundred: int) -> None:
 @pytest.mark.parametrize("status", range(100, 200))
 def test_an_interim_status_settles_nothing(status: int) -> None:
     error, applied, requests = EXPECTED[status]
-    assert type(reply_error(status, {}, b"", operation="GET /x")).__name__ == error
-    assert str(reply_applied(status)) == applied
+    assert type(error_from_response(info(status), {}, b"")).__name__ == error
+    assert str(applied_by_status(status)) == applied
     for (_, effect), count in zip(OPERATIONS, requests, strict=True):
-        assert Retry().repeats(effect, Reply(status, {}, b"")) is (count > 1)
+        assert Retry().repeats(effect, Response(status, {}, b"")) is (count > 1)
 
 
 @pytest.mark.anyio
