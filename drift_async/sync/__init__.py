@@ -319,7 +319,7 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import ParticipantsAdded as ParticipantsAdded
     from ..webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
     from ..webhooks.payloads import StatusChange as StatusChange
-    from ..webhooks.relay import RelayKey as RelayKey
+    from ..webhooks.signing import RelayKey as RelayKey
     from .auth import OAuth as OAuth
     from .bulk import Bulk as Bulk
     from .client import Drift as Drift

@@ -1,4 +1,4 @@
-"""The events that webhooks tell of: one class for each documented type.
+"""Webhook events: one class for each documented type.
 
 https://devdocs.drift.com/docs/webhook-events-1
 """
@@ -35,7 +35,7 @@ log = logging.getLogger("drift_async.webhooks")
 
 
 class EventType(Word):
-    """What a webhook tells of."""
+    """The type of a webhook event."""
 
     CONTACT_IDENTIFIED = "contact_identified"
     CONTACT_UPDATED = "contact_updated"
@@ -68,22 +68,22 @@ class WebhookEvent(Model):
     type: EventType | None = None
     org_id: int | None = None
 
-    _when: ClassVar[str] = ""  # the field of the payload that is the time of the event itself
+    _when: ClassVar[str] = ""  # the field of `data` that holds the time of the event itself
 
     @property
     def occurred_at(self) -> datetime | None:
-        """When it happened; None where the payload does not tell."""
+        """When the event happened; None if its payload holds no time."""
         when: datetime | None = getattr(getattr(self, "data", None), self._when, None)
         return when
 
     @property
     def key(self) -> str:
-        """A hash of all that the event says, the same when it is delivered again.
+        """A hash of the whole event, the same each time the event is delivered.
 
-        It can be the key in a store of your own that several processes share.
+        Use it as the key in a store of your own that several processes share.
         """
-        said = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
-        return sha256(said.encode()).hexdigest()
+        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        return sha256(text.encode()).hexdigest()
 
 
 @model
@@ -160,7 +160,7 @@ class ConversationParticipantRemovedEvent(WebhookEvent):
 
 @model
 class ConversationInactiveEvent(WebhookEvent):
-    """Nobody wrote in a conversation for the time that is set in the app."""
+    """Nobody wrote in a conversation for the time set in the app."""
 
     type: EventType = EventType.CONVERSATION_INACTIVE
     data: ConversationInactivity
@@ -266,7 +266,7 @@ class ChatToCallEvent(WebhookEvent):
 
 @model
 class GdprDeleteRequestedEvent(WebhookEvent):
-    """Somebody's data is to be erased. The payload is not documented."""
+    """The data of a contact is to be erased. The payload is not documented."""
 
     type: EventType = EventType.GDPR_DELETE_REQUESTED
     data: Frozen | None = None
@@ -280,40 +280,18 @@ class AppDisconnectedEvent(WebhookEvent):
     data: Frozen | None = None
 
 
-_KINDS = (
-    ContactIdentifiedEvent,
-    ContactUpdatedEvent,
-    NewMessageEvent,
-    NewCommandMessageEvent,
-    NewConversationEvent,
-    ConversationParticipantAddedEvent,
-    ConversationParticipantRemovedEvent,
-    ConversationInactiveEvent,
-    ConversationManualPushEvent,
-    ConversationPushEvent,
-    ConversationStatusUpdatedEvent,
-    ButtonClickedEvent,
-    ButtonActionEvent,
-    PhoneCapturedEvent,
-    NewMeetingEvent,
-    MeetingUpdatedEvent,
-    PlaybookGoalMetEvent,
-    UserAvailabilityUpdatedEvent,
-    UserUnsubscribedEvent,
-    ChatToCallEvent,
-    GdprDeleteRequestedEvent,
-    AppDisconnectedEvent,
-)
 EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
-    attrs.fields(cast(Any, kind)).type.default: kind for kind in _KINDS
+    attrs.fields(cast(Any, kind)).type.default: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, WebhookEvent) and "data" in dir(kind)
 }
 """The class of each documented type."""
 
 
 def read_event(payload: dict[str, Any]) -> WebhookEvent:
-    """Return the event in a verified payload, from which the token was taken out."""
-    word, org_id = payload.get("type"), payload.get("orgId")
-    kind = EVENTS.get(word) if isinstance(word, str) else None
+    """Return the event in a verified payload whose token has been removed."""
+    name, org_id = payload.get("type"), payload.get("orgId")
+    kind = EVENTS.get(name) if isinstance(name, str) else None
     if kind is not None:
         try:
             event: WebhookEvent = structure(payload, kind)
@@ -321,14 +299,14 @@ def read_event(payload: dict[str, Any]) -> WebhookEvent:
             log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
         else:
             return event
-    # What does not fit stays in ``extra``, so that the payload can be written back as it came.
+    # All other fields stay in ``extra``, so that `to_json` writes the payload as it came.
     rest = dict(payload)
-    if isinstance(word, str):
+    if isinstance(name, str):
         del rest["type"]
     if type(org_id) is int:
         del rest["orgId"]
     return UnknownEvent(
-        type=EventType(word) if isinstance(word, str) else None,
+        type=EventType(name) if isinstance(name, str) else None,
         org_id=org_id if type(org_id) is int else None,
         extra=rest,
     )

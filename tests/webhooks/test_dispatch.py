@@ -26,7 +26,7 @@ from drift_async import (
     WebhookEvent,
     Webhooks,
 )
-from drift_async.webhooks.handlers import Recent
+from drift_async.webhooks.webhooks import DedupCache
 
 from .deliveries import TOKEN, Clock, body
 
@@ -259,7 +259,7 @@ async def test_no_more_is_remembered_than_allowed(make_webhooks: Make, dispatch:
     for number in [*range(100), 99, 90, 89]:
         await dispatch(webhooks, message(number))
     assert seen == [*range(100), 89]
-    assert len(webhooks._recent._done) == 10
+    assert len(webhooks._dedup_cache._done) == 10
 
 
 async def test_what_is_remembered_are_events_whatever_the_number_of_handlers(
@@ -298,14 +298,14 @@ async def test_an_event_is_remembered_from_the_last_time_that_a_handler_had_it(
 
 def test_what_is_under_way_is_never_forgotten() -> None:
     clock = Clock()
-    recent = Recent(10, 1, clock)
-    assert recent.take("long") == 0
+    cache = DedupCache(10, 1, clock)
+    assert cache.begin("long") == 0
     for clock.now in (5.0, 50.0, 500.0):
-        assert recent.take(str(clock.now)) == 0
-        recent.settle(str(clock.now), 0, 1)
-        assert recent.take("long") is None
-    recent.settle("long", 0, 0)
-    assert recent.take("long") == 0
+        assert cache.begin(str(clock.now)) == 0
+        cache.end(str(clock.now), 0, 1)
+        assert cache.begin("long") is None
+    cache.end("long", 0, 0)
+    assert cache.begin("long") == 0
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def test_the_answer_goes_out_before_the_handlers_run(serve: Serve) -> None
         assert (await post(port, request())).status == 200
         await kept.came.wait()
         assert await kept.webhooks.drain(timeout=0) == 1
-    assert kept.webhooks._backlog._running == set()
+    assert kept.webhooks._queue._running == set()
 
 
 async def test_nothing_of_a_handler_runs_before_the_answer_is_sent() -> None:
