@@ -6,8 +6,9 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, text, whole
+from .call import Call, bad, data, listed, mapped, text, whole
 from .seed import USER_ID
+from .types import Json, Refusal, Reply
 
 PAGE: Final = 50
 TYPES: Final = ("chat", "private_note", "private_prompt", "suggestion", "edit")
@@ -108,9 +109,9 @@ def create(call: Call) -> Reply:
     conversations.put_messages(conversation["id"], messages)
     conversations.put({**conversation, "updatedAt": max(call.now, conversation["updatedAt"])})
     if kind != "edit":
-        call.store.webhooks.send("new_message", message)
+        call.state.webhooks.send("new_message", message)
         if message.get("body", "").startswith("/"):
-            call.store.webhooks.send("new_command_message", message)
+            call.state.webhooks.send("new_command_message", message)
     return data(message)
 
 

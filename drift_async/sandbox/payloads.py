@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from .call import Json
 from .seed import CONTACT_ID, CONVERSATION_ID, PLAYBOOK_ID, USER_ID, Seed
+from .types import Json
 
 CONVERSATION: Final = (
     *("id", "orgId", "participants", "status"),

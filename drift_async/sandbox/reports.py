@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from .call import Call, Json, Reply, bad, listed, mapped, text, whole
+from .call import Call, bad, listed, mapped, text, whole
+from .types import Json, Reply
 
 Property = Callable[[Json, list[Json]], Any]
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")

@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 
 from . import accounts, contacts, conversations, events, messages, oauth, org, people, reports, scim
-from .call import Call, Reply
+from .call import Call
+from .types import Reply
 
 Handler = Callable[[Call], Reply]
 Query = Mapping[str, Sequence[str]]

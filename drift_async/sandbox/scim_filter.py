@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from .call import Json, Refusal
+from .types import Json, Refusal
 
 Test = Callable[[Json], bool]
 

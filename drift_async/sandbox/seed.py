@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from .call import Json
+from .types import Json
 
 CONTACT_ID: Final = 15_811_400_000
 CONVERSATION_ID: Final = 4_300_000_000

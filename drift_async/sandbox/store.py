@@ -14,10 +14,6 @@ from typing import Any, Final
 
 import attrs
 
-from . import scim
-from .call import Json, Token
-from .events import EventLog
-from .oauth import App
 from .seed import (
     CONTACT_ID,
     CONVERSATION_ID,
@@ -28,8 +24,9 @@ from .seed import (
     USER_ID,
     Seed,
 )
-from .webhooks import Webhooks
+from .types import Json
 
+SCIM_USER: Final = "urn:ietf:params:scim:schemas:core:2.0:User"
 TIMES: Final = frozenset({"start_date", "last_active", "last_contacted"})
 
 
@@ -306,26 +303,17 @@ class Accounts:
 
 @attrs.define
 class Store:
-    """Everything a handler reads or writes, and the switches that change its answers."""
+    """All rows: the seeded ones with the changes of calls."""
 
     seed: Seed
-    strict: bool
-    links_host: str | None
-    app: App
-    erase_delay: float
-    today: int
-    events: EventLog
-    streams: set[str]
-    webhooks: Webhooks
     contacts: Contacts = attrs.field(init=False)
     conversations: Conversations = attrs.field(init=False)
     accounts: Accounts = attrs.field(init=False)
     users: dict[int, Json] = attrs.field(init=False)
     scim: dict[str, Json] = attrs.field(init=False)
     retired: set[str] = attrs.field(init=False, factory=set)
+    """User names, in lower case, of users that were deleted."""
     retired_ids: set[int] = attrs.field(init=False, factory=set)
-    tokens: dict[str, Token] = attrs.field(init=False, factory=dict)
-    erasures: list[tuple[float, str]] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.contacts = Contacts(self.seed)
@@ -333,20 +321,40 @@ class Store:
         self.accounts = Accounts(self.seed)
         self.users = {USER_ID + n: self.seed.user(n) for n in range(self.seed.users)}
         people = [row for row in self.users.values() if not row["bot"]]
-        self.scim = {str(row["id"]): scim.of_user(row) for row in people}
+        self.scim = {str(row["id"]): scim_of(row) for row in people}
 
-    def revoke(self, token: str) -> None:
-        """Forget an access token, a refresh token or one of SegmentStream."""
-        self.tokens.pop(token, None)
-        self.app.refresh.pop(token, None)
-        self.streams.discard(token)
+    def put_user(self, row: Json) -> None:
+        """Replace a user, and bring its SCIM form in step."""
+        self.users[row["id"]] = row
+        old = self.scim.get(str(row["id"]))
+        if old is not None:
+            kept = {key: old[key] for key in ("roles", "locale") if key in old}
+            self.scim[old["id"]] = scim_of(row) | kept
 
-    def erase_due(self, clock: float) -> None:
-        """Carry out the erasures whose time has come."""
-        due = [email for when, email in self.erasures if when <= clock]
-        self.erasures = [item for item in self.erasures if item[0] > clock]
-        for email in due:
-            for contact_id in self.contacts.by_email(email):
-                for conversation_id in self.conversations.of_contact(contact_id):
-                    self.conversations.drop(conversation_id)
-                self.contacts.drop(contact_id)
+    def erase(self, email: str) -> None:
+        """Delete the contacts with this address and their conversations."""
+        for contact_id in self.contacts.by_email(email):
+            for conversation_id in self.conversations.of_contact(contact_id):
+                self.conversations.drop(conversation_id)
+            self.contacts.drop(contact_id)
+
+
+def scim_of(user: Json) -> Json:
+    """Return the SCIM form of a user who was not provisioned by SCIM."""
+    given, _, family = user["name"].partition(" ")
+    role = "ADMIN" if user["role"] == "admin" else "MEMBER"
+    row: Json = {
+        "schemas": [SCIM_USER],
+        "id": str(user["id"]),
+        "userName": user["email"],
+        "name": {"formatted": user["name"], "familyName": family, "givenName": given},
+        "displayName": user["name"],
+        "active": True,
+        "emails": [{"value": user["email"], "primary": True}],
+        "phoneNumbers": [{"value": user.get("phone"), "primary": True}],
+        "photos": [{"value": user["avatarUrl"], "primary": True}] if "avatarUrl" in user else [{}],
+        "roles": [{"value": role, "display": role, "primary": True}],
+    }
+    if "phone" not in user:
+        row["phoneNumbers"] = [{"primary": True}]
+    return row

@@ -12,8 +12,8 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from .call import Json, encode
 from .payloads import PAYLOADS
+from .types import Json, encode
 
 PENDING: Final = 10_000
 
@@ -88,7 +88,7 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
         self.log: deque[Delivery] = deque(maxlen=keep)
 
-    def add(self, url: str, types: Iterable[str] | None, copies: int, reverse: int) -> None:
+    def add(self, url: str, types: Iterable[str] | None, copies: int = 1, reverse: int = 1) -> None:
         """Send webhooks of these types (None: all) to this address from now on."""
         wanted = None if types is None else frozenset(types)
         if wanted and (unknown := wanted - PAYLOADS.keys()):

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
-from .call import MAX_BODY, Reply
+from .call import MAX_BODY
+from .types import Reply
 
 
 def latin(text: str) -> str:

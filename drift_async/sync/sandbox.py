@@ -11,9 +11,8 @@ from typing import Any, Self
 
 from ..core.discreet import discreet
 from ..sandbox import server as _async
-from ..sandbox.events import Event, EventCounts
+from ..sandbox.logs import Event, EventCounts, Seen
 from ..sandbox.routes import Operation
-from ..sandbox.service import Seen
 from ..sandbox.webhooks import Delivery
 from .portal import Portal
 

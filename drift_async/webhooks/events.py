@@ -283,7 +283,7 @@ class AppDisconnectedEvent(WebhookEvent):
 EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
     attrs.fields(cast(Any, kind)).type.default: kind
     for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, WebhookEvent) and "data" in dir(kind)
+    if isinstance(kind, type) and issubclass(kind, WebhookEvent) and hasattr(kind, "data")
 }
 """The class of each documented type."""
 
