@@ -16,22 +16,22 @@ MAX_BODY: Final = 1 << 20
 
 
 def bad(field: str, why: str, *, scim_type: str = "invalidValue") -> Refusal:
-    """A 400 that names the field; never the value, which may be private."""
+    """Return a 400 that names the field; never the value, which may be private."""
     return Refusal(400, f"{field}: {why}", scim_type=scim_type)
 
 
 def data(value: Any) -> Reply:
-    """`value` in the `data` envelope."""
+    """Return `value` in the `data` envelope."""
     return Reply({"data": value})
 
 
 def ok(status: int = 200) -> Reply:
-    """The fixed answer of calls that give nothing back."""
+    """Return the fixed answer of calls that have no result."""
     return Reply({"result": "OK", "ok": True}, status)
 
 
 def whole(value: Any, field: str) -> int:
-    """`value` as an integer; decimal text counts, as older clients send ids that way."""
+    """Return `value` as an integer; decimal text counts, as older clients send ids that way."""
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdecimal():
         if len(value) > 20:
             raise bad(field, "must fit in 64 bits")
@@ -44,7 +44,7 @@ def whole(value: Any, field: str) -> int:
 
 
 def text(value: Any, field: str, *, blank: bool = False) -> str:
-    """`value` if it is text, and more than blanks unless `blank`."""
+    """Return `value` if it is text, and more than blanks unless `blank`; else raise a 400."""
     if not isinstance(value, str):
         raise bad(field, "must be text")
     if not blank and not value.strip():
@@ -53,14 +53,14 @@ def text(value: Any, field: str, *, blank: bool = False) -> str:
 
 
 def listed(value: Any, field: str) -> list[Any]:
-    """`value` if it is a list."""
+    """Return `value` if it is a list; else raise a 400."""
     if not isinstance(value, list):
         raise bad(field, "must be a list")
     return value
 
 
 def mapped(value: Any, field: str) -> Json:
-    """`value` if it is an object."""
+    """Return `value` if it is an object; else raise a 400."""
     if not isinstance(value, dict):
         raise bad(field, "must be an object")
     return value
@@ -81,7 +81,7 @@ _decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_consta
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of a body, whatever its Content-Type says; 400 for anything else."""
+    """Return the JSON value of a body, whatever its Content-Type; raise a 400 if it has none."""
     if not body.strip():
         raise bad("body", "is missing")
     try:
@@ -95,7 +95,7 @@ def parse(body: bytes) -> Any:
 
 @attrs.define
 class Call:
-    """One request, with the state it works on. `now` is epoch milliseconds, `clock` seconds."""
+    """One request and the state. `now` is epoch milliseconds, `clock` monotonic seconds."""
 
     method: str
     params: Sequence[str]
@@ -114,23 +114,23 @@ class Call:
         return self.state.store
 
     def number(self, position: int = 0) -> int:
-        """The placeholder of the path as an id."""
+        """Return the placeholder of the path as an id."""
         return whole(self.params[position], "id")
 
     def one(self, key: str) -> str | None:
-        """The first value of a query key."""
+        """Return the first value of a query key, or None."""
         values = self.query.get(key)
         return values[0] if values else None
 
     def need(self, key: str) -> str:
-        """The first value of a query key that must be there."""
+        """Return the first value of a query key; raise a 400 if it is missing or blank."""
         value = self.one(key)
         if value is None or not value.strip():
             raise bad(key, "is required")
         return value
 
     def size(self, key: str, default: int, most: int) -> int:
-        """A page size: cut to `most`, 400 below 1."""
+        """Return a page size of at most `most`; raise a 400 below 1."""
         value = self.one(key)
         if value is None:
             return default
@@ -140,7 +140,7 @@ class Call:
         return min(number, most)
 
     def object(self, required: Iterable[str] = ()) -> Json:
-        """The body as an object that has the `required` keys with a value."""
+        """Return the body as an object; raise a 400 if one of the `required` keys has no value."""
         value = mapped(parse(self.body), "body")
         for key in required:
             if value.get(key) is None:

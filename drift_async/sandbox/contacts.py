@@ -41,7 +41,7 @@ def _attributes(call: Call) -> Json:
 
 
 def _check_free(call: Call, attributes: Json, own_id: int | None) -> None:
-    """External ids are unique; e-mails only among contacts that give no external id."""
+    """Raise a 409 if another contact has the external id, or, without one, the e-mail."""
     contacts = call.store.contacts
     if "externalId" in attributes:
         field, taken = "externalId", contacts.by_external_id(str(attributes["externalId"]))
@@ -92,7 +92,7 @@ def create(call: Call) -> Reply:
         raise bad("attributes.email", "is required")
     _check_free(call, attributes, None)
     row = new_contact(call, attributes)
-    if "externalId" in attributes:  # only the reply of a create carries the twin
+    if "externalId" in attributes:  # only the reply of a create also holds it as external_id
         twin = {"external_id": attributes["externalId"]}
         row = {**row, "attributes": row["attributes"] | twin}
     return data(row)
@@ -134,7 +134,7 @@ def _read_cursor(cursor: str) -> int:
         if name == "after" and number.isdecimal():
             return int(number)
     except (binascii.Error, ValueError):
-        pass  # falls to the refusal
+        pass  # refused below
     raise bad("cursor", "is not one of ours")
 
 

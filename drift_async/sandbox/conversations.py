@@ -128,7 +128,7 @@ def create(call: Call) -> Reply:
     first = new_message(call, row, {"type": "chat", "body": message["body"]}, USER_ID)
     first["attributes"] |= attributes
     conversations.put_messages(row["id"], [first])
-    call.state.webhooks.send("new_message", first)  # a new_conversation is a visitor's
+    call.state.webhooks.send("new_message", first)  # not new_conversation: no visitor
     return Reply({key: value for key, value in row.items() if value != []})
 
 

@@ -1,4 +1,4 @@
-"""Logs of what arrived: requests, and the events that were accepted. Safe from any thread."""
+"""Logs of requests and of accepted events. Both are safe to use from any thread."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Event:
 
 @attrs.frozen
 class EventCounts:
-    """How many events one API has accepted, and how many of those it had had before.
+    """How many events one API has accepted, and how many of them were repeats.
 
-    At SegmentStream a repeat has a known `hitId` and is not kept a second time; `changed` says how
-    many of them came with other bytes. At Drift, which does not look for repeats, it is an
+    At SegmentStream a repeat has a known `hitId` and is not kept a second time; `changed` counts
+    the repeats with other bytes. At Drift, which does not look for repeats, a repeat is an
     identical event, and is kept.
     """
 
@@ -93,13 +93,13 @@ class EventCounts:
 
 
 NewEvent = tuple[Event, str | bytes | None, bytes]
-"""An accepted event, what identifies it (None: nothing does), and a hash of its content."""
+"""An accepted event, its identity (None: it has none), and a hash of its content."""
 
 
 class EventLog:
-    """The last `keep` events in order of arrival. Safe to use from any thread.
+    """The last `keep` events in order of arrival.
 
-    Of older ones only what tells a repeat stays, some 200 bytes each.
+    Of older events only the mark that shows a repeat stays, some 200 bytes each.
     """
 
     def __init__(self, keep: int) -> None:
@@ -109,7 +109,7 @@ class EventLog:
         self._lock = threading.Lock()
 
     def add(self, api: str, new: Sequence[NewEvent]) -> None:
-        """Take accepted events of one API."""
+        """Log accepted events of one API."""
         repeats = changed = 0
         with self._lock:
             known = self._known[api]
@@ -139,7 +139,7 @@ class EventLog:
             ]
 
     def counts(self, api: str) -> EventCounts:
-        """Return the counts of an API."""
+        """Return the counts of an API; ValueError if there is no such API."""
         if api not in self._counts:
             raise ValueError(f"api must be one of {', '.join(APIS)}")
         return self._counts[api]

@@ -54,7 +54,7 @@ PROPERTIES: Final[Mapping[str, Property]] = {
 
 
 def _moment(value: Any, field: str, *, end: bool) -> int:
-    """Milliseconds; a day counts from its first or to its last one, in UTC."""
+    """Return milliseconds; a day counts from its first or to its last one, in UTC."""
     if not (isinstance(value, str) and _DAY.match(value)):
         return whole(value, field)
     try:

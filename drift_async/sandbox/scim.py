@@ -91,7 +91,7 @@ def _checked(given: Json) -> Json:
 
 
 def _check_name(call: Call, name: str, own_id: str | None) -> None:
-    """A user name is taken for ever: also by users that were deleted."""
+    """Raise a 409 if another user has or had this name; deleted users keep theirs."""
     wanted, store = name.lower(), call.store
     same = [row["id"] for row in store.scim.values() if row["userName"].lower() == wanted]
     if wanted in store.retired or any(user_id != own_id for user_id in same):
@@ -181,7 +181,7 @@ def _switched_off(given: Json) -> bool:
 
 
 def _applied(old: Json, operations: list[Json]) -> Json:
-    """RFC 7644 operations as plain fields with their new values; None clears."""
+    """Return RFC 7644 operations as plain fields with their new values; None clears."""
     values: Json = {}
     new: Any
     for i, operation in enumerate(operations):

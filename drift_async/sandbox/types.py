@@ -43,7 +43,7 @@ class Token:
 
 @attrs.define
 class Reply:
-    """What goes back: a JSON value, or bytes when `content` is given."""
+    """The reply to a request: a JSON value, or bytes when `content` is given."""
 
     value: Any = ABSENT
     status: int = 200
@@ -52,7 +52,7 @@ class Reply:
     content_type: str = "application/json"
 
     def payload(self) -> bytes:
-        """The body as bytes; empty when there is neither a value nor content."""
+        """Return the body as bytes; empty when there is neither a value nor content."""
         if self.content is not None:
             return self.content
         if self.value is ABSENT:
@@ -61,9 +61,9 @@ class Reply:
 
 
 class Refusal(Exception):
-    """A reply that says no; the server turns it into the error body of the path.
+    """A refused request; the server turns it into the error body of the path.
 
-    `error` is OAuth's name of it, which makes it one of OAuth's bodies.
+    With `error`, OAuth's name of the refusal, the body has OAuth's form.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Refusal(Exception):
         self.headers = headers
 
     def reply(self, *, scim: bool) -> Reply:
-        """The refusal as a reply, in SCIM's shape, OAuth's or Drift's."""
+        """Return the refusal as a reply, in SCIM's form, OAuth's or Drift's."""
         headers = list(self.headers)
         if self.error:
             body: Json = {"error": self.error, "error_description": self.message}
