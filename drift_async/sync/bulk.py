@@ -1,7 +1,7 @@
 """The blocking counterpart of a bulk, written by hand.
 
-Items are pulled and progress is reported in the caller's thread; the calls run side by side on the
-loop thread. One crossing brings all outcomes that are ready.
+Items are pulled and progress is told in the caller's thread; the calls run side by side on the loop
+thread. One crossing brings all outcomes that are ready.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Method = Callable[[Item], Value]
 """A method of a group that takes one argument."""
 
 PAUSE = 0.005
-"""Seconds that the caller may spend on items or outcomes before it gives the calls more items."""
+"""Seconds that the caller may be busy, with items or outcomes, before the calls get more to do."""
 
 
 class Bulk(Generic[Item, Value]):
@@ -98,7 +98,7 @@ class Bulk(Generic[Item, Value]):
         return ready.popleft()
 
     def _exchange(self, *, wait: bool) -> None:
-        """Hand more items to the loop thread, and fetch all outcomes that are ready."""
+        """Bring more items across, and all outcomes that are ready back."""
         window, bar = self._core._window, self._core._bar
         if self._supply is None:
             self._supply = iter(self._items)
@@ -111,7 +111,7 @@ class Bulk(Generic[Item, Value]):
         self._crossed = self._now()
 
     async def _bring(self, wait: bool, is_low: bool) -> None:
-        # On the loop thread: Ctrl-C must not lose outcomes that have left the window.
+        # Here, and not in the caller's thread: Ctrl-C may come when they are out of the window.
         self._ready += await self._core._window.exchange(wait=wait, brought=is_low)
 
 

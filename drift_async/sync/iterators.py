@@ -1,4 +1,4 @@
-"""The blocking counterparts of pagers and their pages, written by hand: one crossing a page."""
+"""The blocking counterparts of what is walked: written by hand, one crossing for a page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .portal import Portal
 T = TypeVar("T")
 
 Items: TypeAlias = Iterable[T]
-"""Items that a user passes in; iterated in the caller's thread."""
+"""What the blocking face walks, in the caller's thread."""
 
 CHUNK = 500
-"""Items that cross to the loop thread at once."""
+"""Items that cross to the loop's thread at once."""
 
 
 @discreet
@@ -66,7 +66,7 @@ class Pages(Generic[T]):
 
     def __next__(self) -> Page[T]:
         try:
-            # After Ctrl-C the page may be ready already: then the next step returns it.
+            # Ctrl-C may come when the page is there already: then it is for the next step.
             if not self._ready:
                 self._portal.run(self._step())
         except StopAsyncIteration:
@@ -80,15 +80,15 @@ class Pages(Generic[T]):
 def send_in_chunks(
     portal: Portal, accept: Callable[[Chunk[T]], Coroutine[Any, Any, int]], items: Items[T]
 ) -> int:
-    """Pass items to *accept* in chunks, iterating in the caller's thread; return the count."""
+    """Pass items to *accept* in chunks, walking them in the caller's thread; return the count."""
     if not isinstance(items, Iterable):
         raise InputError("items", "must be an iterable")
     count, rest = 0, iter(items)
     while True:
         part = Chunk[T]((), count)
         try:
-            part.extend(islice(rest, CHUNK))  # keeps the items before an error
-        except Exception:  # raised by the iterable: the items before it are accepted
+            part.extend(islice(rest, CHUNK))  # holds those before an error
+        except Exception:  # of the items, whatever it is: those before it are accepted all the same
             portal.run(accept(part))
             raise
         if not part:
