@@ -342,7 +342,7 @@ TWINS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__all__":  # here, since type checkers would take a list of it at its word
+    if name == "__all__":  # not a constant: type checkers would believe a computed list
         return __dir__()
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

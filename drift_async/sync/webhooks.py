@@ -60,7 +60,10 @@ class Webhooks(HandlerRegistry):
 
 
 def _run(handler: Handler, event: WebhookEvent) -> None:
-    result = handler(event)
+    try:
+        result = handler(event)
+    except SystemExit as error:  # it would end the server's worker
+        raise RuntimeError("the handler called sys.exit") from error
     if result is not None and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()  # or Python warns that it was never awaited

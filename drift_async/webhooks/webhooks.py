@@ -173,7 +173,7 @@ class DispatchRun:
         if (on_error := self._registry._on_error) is not None:
             try:
                 on_error(error, self._event)
-            except Exception:  # the user's: other handlers go on all the same
+            except (Exception, SystemExit):  # the user's: other handlers go on all the same
                 log.exception("on_error failed")
 
     def __exit__(self, *exc_info: object) -> None:
@@ -269,15 +269,13 @@ class Webhooks(HandlerRegistry):
             if is_async(handler):
                 result = handler(event)
             else:
-                try:
-                    result = await to_thread.run_sync(
-                        handler, event, abandon_on_cancel=True, limiter=self._threads
-                    )
-                except SystemExit as error:
-                    # Meant for the thread; raised in a task it would end the loop.
-                    raise RuntimeError("the handler called sys.exit") from error
+                result = await to_thread.run_sync(
+                    handler, event, abandon_on_cancel=True, limiter=self._threads
+                )
             if inspect.isawaitable(result):
                 await result
+        except SystemExit as error:  # raised in a task, it would end the loop and the server
+            raise RuntimeError("the handler called sys.exit") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -307,6 +307,24 @@ def test_what_is_under_way_is_never_forgotten() -> None:
     assert cache.begin("long") == 0
 
 
+async def test_a_handler_that_calls_exit_has_failed_and_no_more(
+    make_webhooks: Make, dispatch: Dispatch
+) -> None:
+    causes: list[Any] = []
+    seen: list[Any] = []
+
+    def report(error: Exception, event: WebhookEvent) -> None:
+        causes.append(error.__cause__)
+        sys.exit(4)
+
+    webhooks = make_webhooks(TOKEN, on_error=report)
+    webhooks.on(NewMessageEvent)(lambda event: sys.exit(3))
+    webhooks.on(WebhookEvent)(seen.append)
+    assert await dispatch(webhooks, message()) is False
+    assert len(seen) == 1
+    assert [repr(cause) for cause in causes] == ["SystemExit(3)"]
+
+
 @pytest.mark.parametrize(
     "kind", [None, "new_message", Message, int, NewMessageEvent(data=Message(id=1))]
 )
@@ -433,19 +451,20 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed_and_no_more(
     assert len(seen) == 1
 
 
-async def test_a_plain_handler_that_calls_exit_has_failed_and_no_more() -> None:
-    told: list[Any] = []
-    webhooks = Webhooks(TOKEN, on_error=lambda error, event: told.append(error.__cause__))
+async def test_an_async_handler_that_calls_exit_has_failed_and_no_more() -> None:
+    causes: list[Any] = []
+    webhooks = Webhooks(TOKEN, on_error=lambda error, event: causes.append(error.__cause__))
     seen: list[Any] = []
 
     @webhooks.on(NewMessageEvent)
-    def leave(event: NewMessageEvent) -> None:
+    async def leave(event: NewMessageEvent) -> None:
+        await asyncio.sleep(0)
         sys.exit(3)
 
     webhooks.on(WebhookEvent)(seen.append)
     assert await webhooks.dispatch(message()) is False
     assert len(seen) == 1
-    assert [repr(error) for error in told] == ["SystemExit(3)"]
+    assert [repr(cause) for cause in causes] == ["SystemExit(3)"]
 
 
 # The blocking face
