@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -47,12 +47,7 @@ _HEADERS = {
 class HandlerQueue:
     """Accepted events: at most *max_running* are handled at once, *max_waiting* more wait."""
 
-    def __init__(
-        self,
-        handle: Callable[[WebhookEvent], Awaitable[object]],
-        max_running: int,
-        max_waiting: int,
-    ) -> None:
+    def __init__(self, handle: Handle, max_running: int, max_waiting: int) -> None:
         self._handle = handle
         self._max_running = max_running
         self._capacity = max_running + max_waiting
@@ -88,14 +83,20 @@ class HandlerQueue:
             event, answered, context = self._waiting.popleft()
             task = asyncio.create_task(self._run(event, answered), context=context)
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task.add_done_callback(self._ended)
 
     async def _run(self, event: WebhookEvent, answered: asyncio.Event) -> None:
         await answered.wait()
-        await self._handle(event)
-        # Not when cancelled: nothing may start while the loop ends.
-        self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-        self._start_waiting()
+        try:
+            await self._handle(event)
+        except Exception:
+            log.exception("a delivery of %s could not be handled", type(event).__name__)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Start the next event; a callback of the loop, so tasks that start eagerly do not nest."""
+        self._running.discard(task)
+        if not task.cancelled():  # nothing may start while the loop ends
+            self._start_waiting()
 
     def _forget_lost(self) -> int:
         """Forget the tasks of closed loops, which never end; return how many there were."""
