@@ -49,6 +49,7 @@ class Webhooks(HandlerRegistry):
         Handlers that processed the event in an earlier delivery are skipped. While an earlier
         delivery is still being handled, and may yet fail, no handler runs and the result is False.
         On False, answer the sender with an error, so that the event is sent again.
+        For a bare `WebhookEvent`, which handlers of its type do not see, the result is False too.
         """
         with DispatchRun(self, event) as run:
             for handler in run:

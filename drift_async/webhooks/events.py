@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final, cast
 
 import attrs
 
-from ..core.codec import Frozen, MisfitError, Model, Word, model, structure, to_json
+from ..core.codec import Frozen, MisfitError, Model, Word, choose_class, model, structure, to_json
 from ..resources.contacts import Contact
 from ..resources.conversations import Conversation
 from ..resources.messages import Message
@@ -63,7 +64,11 @@ class EventType(Word):
 
 @model
 class WebhookEvent(Model):
-    """Base of all events; a handler of it gets every event."""
+    """Base of all events; a handler of it gets every event.
+
+    ``from_json(WebhookEvent, data)`` returns the class of the event's type, as `Webhooks.parse`
+    does.
+    """
 
     type: EventType | None = None
     org_id: int | None = None
@@ -310,3 +315,17 @@ def read_event(payload: dict[str, Any]) -> WebhookEvent:
         org_id=org_id if type(org_id) is int else None,
         extra=rest,
     )
+
+
+def _class_of(payload: dict[str, Any]) -> type[WebhookEvent]:
+    """Return the class of the payload's type, or `UnknownEvent` if there is none that fits."""
+    name = payload.get("type")
+    kind = EVENTS.get(name) if isinstance(name, str) else None
+    if kind is not None:
+        with suppress(MisfitError):
+            structure(payload, kind)
+            return kind
+    return UnknownEvent
+
+
+choose_class(WebhookEvent, _class_of)

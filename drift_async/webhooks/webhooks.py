@@ -151,8 +151,12 @@ class DispatchRun:
         self._new = 0
 
     def __enter__(self) -> Self:
+        is_bare = type(self._event) is WebhookEvent
+        if is_bare:
+            log.error("an event without the class of its type was dispatched: use from_json")
         self._before = self._registry._dedup_cache.begin(self._key)
-        self.succeeded = self._before is not None  # the other delivery may still fail
+        # Another delivery may still fail; the handlers of its type do not see a bare event.
+        self.succeeded = self._before is not None and not is_bare
         return self
 
     def __iter__(self) -> Iterator[Handler]:
@@ -255,6 +259,7 @@ class Webhooks(HandlerRegistry):
         Handlers that processed the event in an earlier delivery are skipped. While an earlier
         delivery is still being handled, and may yet fail, no handler runs and the result is False.
         On False, answer the sender with an error, so that the event is sent again.
+        For a bare `WebhookEvent`, which handlers of its type do not see, the result is False too.
         """
         with DispatchRun(self, event) as run:
             for handler in run:

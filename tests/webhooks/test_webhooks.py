@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import json
 import logging
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import drift_async.sync
 from drift_async import (
     ConversationPushEvent,
+    EventType,
     InputError,
     Message,
     NewCommandMessageEvent,
@@ -25,6 +27,8 @@ from drift_async import (
     UnknownEvent,
     WebhookEvent,
     Webhooks,
+    from_json,
+    to_json,
 )
 from drift_async.webhooks.webhooks import DedupCache
 from tests.support.deliveries import TOKEN, Clock, body
@@ -305,6 +309,34 @@ def test_what_is_under_way_is_never_forgotten() -> None:
         assert cache.begin("long") is None
     cache.end("long", 0, 0)
     assert cache.begin("long") == 0
+
+
+async def test_an_event_that_was_stored_as_json_reaches_its_handlers(
+    make_webhooks: Make, dispatch: Dispatch
+) -> None:
+    webhooks = make_webhooks(TOKEN)
+    seen: list[Any] = []
+    webhooks.on(NewMessageEvent)(seen.append)
+    event = webhooks.parse(body(), {"X-Verification-Token": TOKEN})
+    stored = json.dumps(to_json(event))
+    assert await dispatch(webhooks, from_json(WebhookEvent, json.loads(stored)))
+    assert seen == [event]
+
+
+async def test_a_bare_event_is_not_handled_by_mistake(
+    make_webhooks: Make, dispatch: Dispatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhooks = make_webhooks(TOKEN)
+    seen: list[Any] = []
+    webhooks.on(NewMessageEvent)(seen.append)
+    webhooks.on(WebhookEvent)(seen.append)
+    bare = WebhookEvent(type=EventType.NEW_MESSAGE)
+    assert await dispatch(webhooks, bare) is False
+    assert seen == [bare]
+    assert [record.getMessage() for record in caplog.records] == [
+        "an event without the class of its type was dispatched: use from_json"
+    ]
+    assert await dispatch(make_webhooks(TOKEN), UnknownEvent()) is True
 
 
 async def test_a_handler_that_calls_exit_has_failed_and_no_more(
