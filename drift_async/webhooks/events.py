@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final, cast
@@ -19,18 +18,7 @@ from ..core.codec import Frozen, MisfitError, Model, Word, choose_class, model, 
 from ..resources.contacts import Contact
 from ..resources.conversations import Conversation
 from ..resources.messages import Message
-from .payloads import (
-    AvailabilityChange,
-    ButtonPress,
-    CapturedPhone,
-    ContactChanges,
-    ConversationInactivity,
-    GoalMet,
-    MeetingBooking,
-    ParticipantsAdded,
-    ParticipantsRemoved,
-    StatusChange,
-)
+from . import payloads
 
 log = logging.getLogger("drift_async.webhooks")
 
@@ -114,7 +102,7 @@ class ContactUpdatedEvent(WebhookEvent):
     """Attributes of a contact changed."""
 
     type: EventType = EventType.CONTACT_UPDATED
-    data: ContactChanges
+    data: payloads.ContactChanges
     _when = "timestamp"
 
 
@@ -150,7 +138,7 @@ class ConversationParticipantAddedEvent(WebhookEvent):
     """Users joined a conversation."""
 
     type: EventType = EventType.CONVERSATION_PARTICIPANT_ADDED
-    data: ParticipantsAdded
+    data: payloads.ParticipantsAdded
     _when = "changed_at"
 
 
@@ -159,7 +147,7 @@ class ConversationParticipantRemovedEvent(WebhookEvent):
     """Users left a conversation."""
 
     type: EventType = EventType.CONVERSATION_PARTICIPANT_REMOVED
-    data: ParticipantsRemoved
+    data: payloads.ParticipantsRemoved
     _when = "changed_at"
 
 
@@ -168,7 +156,7 @@ class ConversationInactiveEvent(WebhookEvent):
     """Nobody wrote in a conversation for the time set in the app."""
 
     type: EventType = EventType.CONVERSATION_INACTIVE
-    data: ConversationInactivity
+    data: payloads.ConversationInactivity
 
 
 @model
@@ -192,7 +180,7 @@ class ConversationStatusUpdatedEvent(WebhookEvent):
     """The status of a conversation changed. Drift has deprecated it."""
 
     type: EventType = EventType.CONVERSATION_STATUS_UPDATED
-    data: StatusChange
+    data: payloads.StatusChange
     _when = "changed_at"
 
 
@@ -209,7 +197,7 @@ class ButtonActionEvent(WebhookEvent):
     """Somebody pressed a button of type ``action``; sent to older bots."""
 
     type: EventType = EventType.BUTTON_ACTION
-    data: ButtonPress
+    data: payloads.ButtonPress
 
 
 @model
@@ -217,7 +205,7 @@ class PhoneCapturedEvent(WebhookEvent):
     """Somebody wrote a phone number in a conversation."""
 
     type: EventType = EventType.PHONE_CAPTURED
-    data: CapturedPhone
+    data: payloads.CapturedPhone
 
 
 @model
@@ -225,7 +213,7 @@ class NewMeetingEvent(WebhookEvent):
     """A meeting was booked."""
 
     type: EventType = EventType.NEW_MEETING
-    data: MeetingBooking
+    data: payloads.MeetingBooking
 
 
 @model
@@ -233,7 +221,7 @@ class MeetingUpdatedEvent(WebhookEvent):
     """A meeting was moved or canceled."""
 
     type: EventType = EventType.MEETING_UPDATED
-    data: MeetingBooking
+    data: payloads.MeetingBooking
 
 
 @model
@@ -241,7 +229,7 @@ class PlaybookGoalMetEvent(WebhookEvent):
     """A contact met a goal of a playbook."""
 
     type: EventType = EventType.PLAYBOOK_GOAL_MET
-    data: GoalMet
+    data: payloads.GoalMet
 
 
 @model
@@ -249,7 +237,7 @@ class UserAvailabilityUpdatedEvent(WebhookEvent):
     """A user became available or unavailable."""
 
     type: EventType = EventType.USER_AVAILABILITY_UPDATED
-    data: AvailabilityChange
+    data: payloads.AvailabilityChange
     _when = "updated_at"
 
 
@@ -293,39 +281,34 @@ EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
 """The class of each documented type."""
 
 
-def read_event(payload: dict[str, Any]) -> WebhookEvent:
-    """Return the event in a verified payload whose token has been removed."""
-    name, org_id = payload.get("type"), payload.get("orgId")
-    kind = EVENTS.get(name) if isinstance(name, str) else None
-    if kind is not None:
-        try:
-            event: WebhookEvent = structure(payload, kind)
-        except MisfitError as misfit:
-            log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
-        else:
-            return event
-    # All other fields stay in ``extra``, so that `to_json` writes the payload as it came.
-    rest = dict(payload)
-    if isinstance(name, str):
-        del rest["type"]
-    if type(org_id) is int:
-        del rest["orgId"]
-    return UnknownEvent(
-        type=EventType(name) if isinstance(name, str) else None,
-        org_id=org_id if type(org_id) is int else None,
-        extra=rest,
-    )
-
-
 def _class_of(payload: dict[str, Any]) -> type[WebhookEvent]:
     """Return the class of the payload's type, or `UnknownEvent` if there is none that fits."""
     name = payload.get("type")
     kind = EVENTS.get(name) if isinstance(name, str) else None
-    if kind is not None:
-        with suppress(MisfitError):
-            structure(payload, kind)
-            return kind
-    return UnknownEvent
+    if kind is None:
+        return UnknownEvent
+    try:
+        structure(payload, kind)
+    except MisfitError as misfit:
+        log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
+        return UnknownEvent
+    return kind
 
 
 choose_class(WebhookEvent, _class_of)
+
+
+def read_event(payload: dict[str, Any]) -> WebhookEvent:
+    """Return the event in a verified payload whose token has been removed."""
+    kind = _class_of(payload)
+    if kind is not UnknownEvent:
+        event: WebhookEvent = structure(payload, kind)
+        return event
+    # All other fields stay in ``extra``, so that `to_json` writes the payload as it came.
+    rest = dict(payload)
+    known: dict[str, Any] = {}
+    if isinstance(payload.get("type"), str):
+        known["type"] = EventType(rest.pop("type"))
+    if type(payload.get("orgId")) is int:
+        known["org_id"] = rest.pop("orgId")
+    return UnknownEvent(**known, extra=rest)
