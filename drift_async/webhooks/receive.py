@@ -105,9 +105,9 @@ class HandlerQueue:
         return len(lost)
 
     async def drain(self, timeout: float) -> int:
-        """Wait for all accepted events, cancel the rest after *timeout* seconds; return its number.
+        """Wait until all accepted events are handled. Meanwhile the queue accepts nothing.
 
-        Meanwhile the queue accepts nothing.
+        After *timeout* seconds cancel the rest, and return how many events that were.
         """
         lost = self._forget_lost()
         self._start_waiting()
