@@ -142,5 +142,5 @@ def _call(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:  # no call fails because of a hook
+        except (Exception, SystemExit):  # a call must not fail because of its hooks
             log.exception("a hook failed on %s", type(info).__name__)
