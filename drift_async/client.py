@@ -10,8 +10,7 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .core.batch import Items
-from .core.bulk import Bulk, Method
+from .core.bulk import Bulk, Items, Method
 from .core.call import Auth
 from .core.discreet import clear, clears_itself
 from .core.endpoint import Effect, Endpoint, Resource, query, segment

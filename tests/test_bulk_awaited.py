@@ -37,7 +37,7 @@ async def drift(box: Sandbox) -> AsyncIterator[Drift]:
 def others() -> set[asyncio.Task[Any]]:
     """Return the tasks of bulks that are not over."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task for task in tasks if task is not None and "Window" in repr(task)}
+    return {task for task in tasks if task is not None and "BulkScheduler" in repr(task)}
 
 
 async def stream(ids: Any) -> AsyncIterator[int]:

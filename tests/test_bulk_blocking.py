@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox
 from drift_async.sync import Bulk, Drift, InputError
-from drift_async.sync.bulk import PAUSE
+from drift_async.sync.bulk import ADVANCE_EVERY
 from drift_async.sync.portal import Portal
 
 from .test_twin_life import run, silent_server
@@ -147,7 +147,9 @@ def many(
     portal.close(client, client.close())
 
 
-@pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 80)])
+@pytest.mark.parametrize(
+    ("seconds", "pulled"), [(ADVANCE_EVERY / 9, 10), (2 * ADVANCE_EVERY, 1), (0.0, 80)]
+)
 def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> None:
     given = 0
 
@@ -172,7 +174,9 @@ def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> 
     assert False not in in_time
 
 
-@pytest.mark.parametrize(("seconds", "more"), [(2 * PAUSE, True), (PAUSE / 9, False)])
+@pytest.mark.parametrize(
+    ("seconds", "more"), [(2 * ADVANCE_EVERY, True), (ADVANCE_EVERY / 9, False)]
+)
 def test_a_busy_caller_does_not_let_the_calls_run_dry(seconds: float, more: bool) -> None:
     async def call(item: int) -> int:
         started.append(item)
@@ -249,7 +253,7 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
             if given == leave:
                 break
             if chance.random() < 0.05:
-                client.time += 2 * PAUSE
+                client.time += 2 * ADVANCE_EVERY
     assert most <= window
     assert len(started) == len(set(started))
     if leave is None or leave >= len(calls):

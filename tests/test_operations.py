@@ -18,7 +18,7 @@ import drift_async.sync
 from drift_async import auth, client, resources
 from drift_async.core.endpoint import Endpoint, Resource
 from drift_async.core.life import Client
-from drift_async.core.pager import Pager
+from drift_async.core.paging import Pager
 from drift_async.sandbox import Sandbox
 
 from .expected_requests import ROWS

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drift_async import CursorError, Drift, DriftError, InputError
+from drift_async.core.cursors import Style, next_cursor, read_position, write_position
 from drift_async.core.endpoint import Endpoint
-from drift_async.core.pager import Style, next_cursor, read_position, write_position
 from drift_async.resources import accounts, contacts, conversations, scim
 
 from .server import Got, Server, reply

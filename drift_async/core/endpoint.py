@@ -18,14 +18,15 @@ from urllib.parse import quote
 import attrs
 
 from ..errors import DecodeError, InputError, describe_body
-from .batch import Items
-from .bulk import Bulk, BulkCaller, BulkOptions
+from .bulk import Bulk, BulkOptions, Items
 from .codec import MisfitError, structure
+from .cursors import Style, read_position
 from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
 from .offload import BIG, in_thread
-from .pager import Pager, Style, read_position
+from .paging import Pager
+from .scheduler import BulkCaller
 from .secret import Secret
 from .strict_json import dumps, loads, plain
 

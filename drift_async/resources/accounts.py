@@ -13,7 +13,7 @@ from ..core import inputs
 from ..core.codec import Model, Word, body_of, model
 from ..core.endpoint import Endpoint, Resource
 from ..core.inputs import UNSET, Unset
-from ..core.pager import Pager
+from ..core.paging import Pager
 
 
 class PropertyType(Word):

@@ -13,7 +13,7 @@ from ..core import inputs
 from ..core.codec import Frozen, Model, Word, model
 from ..core.download import Buffer, FileBuffer
 from ..core.endpoint import Endpoint, Resource
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..errors import InputError
 from .messages import Button, Message, Posting, Transcript, new_message
 
@@ -272,7 +272,7 @@ class Conversations(Resource):
         target = ATTACHMENT.target({"document_id": document_id})
         async with FileBuffer(path, inputs.whole("max_bytes", max_bytes)) as file:
             await self._caller.send(ATTACHMENT, target, sink=file)
-            await file.keep()
+            await file.commit()
         return file.size
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from ..core.codec import Frozen, Model, Word, model
 from ..core.endpoint import Endpoint, Resource
-from ..core.pager import Pager
+from ..core.paging import Pager
 
 
 class ReportType(Word):

@@ -10,7 +10,7 @@ import attrs
 from ..core import inputs
 from ..core.codec import Model, body_of, model
 from ..core.endpoint import Endpoint, Resource
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..errors import InputError
 
 

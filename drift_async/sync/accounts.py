@@ -11,7 +11,7 @@ from ..core.discreet import discreet
 from ..core.inputs import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -12,7 +12,7 @@ from ..core.discreet import discreet
 from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..core.discreet import discreet
 from ..resources import playbooks as _async
 from ..resources.playbooks import LandingPage, Playbook
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

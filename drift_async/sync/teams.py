@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..core.discreet import discreet
 from ..resources import teams as _async
 from ..resources.teams import Team
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -12,7 +12,7 @@ from ..core.discreet import discreet
 from ..core.inputs import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 
