@@ -27,8 +27,7 @@ from drift_async import (
     Webhooks,
 )
 from drift_async.webhooks.handlers import Recent
-
-from .deliveries import TOKEN, Clock, body
+from tests.support.deliveries import TOKEN, Clock, body
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,8 @@ import pytest
 from drift_async import EventType, UnknownEvent, WebhookEvent, to_json
 from drift_async.core.codec import Frozen
 from drift_async.webhooks.events import EVENTS, read_event
-
-from ..test_models import unknown_fields
-from .deliveries import PAYLOADS, envelope
+from tests.support.deliveries import PAYLOADS, envelope
+from tests.support.models import unknown_fields
 
 pytestmark = pytest.mark.smoke
 

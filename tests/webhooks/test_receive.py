@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift_async import NewMessageEvent, WebhookEvent, Webhooks
-
-from .. import virtual
-from .deliveries import PAYLOADS, TOKEN, body
-from .servers import (
+from tests.support import virtual
+from tests.support.deliveries import FORGERIES, PAYLOADS, TOKEN, body
+from tests.support.webhook_servers import (
     SERVERS,
     Answer,
+    Kept,
     aiohttp_serves,
     answered,
     connected,
@@ -32,7 +32,6 @@ from .servers import (
     request,
     uvicorn_serves,
 )
-from .test_verify import FORGERIES
 
 pytestmark = pytest.mark.anyio
 
@@ -43,23 +42,6 @@ Serve = Callable[[Webhooks], AbstractAsyncContextManager[int]]
 def serve(request: pytest.FixtureRequest) -> Serve:
     """Return what serves either receiver."""
     return SERVERS[request.param]
-
-
-class Kept:
-    """Webhooks with a handler that keeps what it gets, and says when it has some."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.webhooks = Webhooks(TOKEN, **settings)
-        self.events: list[WebhookEvent] = []
-        self.came = asyncio.Event()
-        self.go = asyncio.Event()
-        self.go.set()
-        self.webhooks.on(WebhookEvent)(self._keep)
-
-    async def _keep(self, event: WebhookEvent) -> None:
-        self.events.append(event)
-        self.came.set()
-        await self.go.wait()
 
 
 @pytest.mark.smoke

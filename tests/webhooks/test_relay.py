@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async import InputError, RelayKey, Secret, VerificationError
-
-from ..test_errors import told
-from .deliveries import Clock
+from tests.support.deliveries import Clock
+from tests.support.errors import told
 
 # The example of the reference implementations.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
