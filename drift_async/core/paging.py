@@ -198,13 +198,15 @@ class PageIterator(Generic[T]):
         task, self._next_page = self._next_page, None
         if task is None or task.get_loop() is not asyncio.get_running_loop():
             return None
+        reader = asyncio.current_task()
+        cancelled_before = reader.cancelling() if reader else 0
         try:
-            await asyncio.wait([task])
+            return await task  # cancelling the reader cancels the task, and waits for its end
         except asyncio.CancelledError:
-            task.cancel()
-            raise
-        # Closing the client cancels the task. The walk goes on if the client is open again.
-        return None if task.cancelled() else task.result()
+            if not task.cancelled() or (reader and reader.cancelling() > cancelled_before):
+                raise
+            # Closing the client cancelled the task: the walk goes on if the client is open again.
+            return None
 
     def _without_repeats(self, items: list[T]) -> list[T]:
         """Return the items not returned lately: an item changed meanwhile moves to another page."""
