@@ -77,7 +77,7 @@ class BulkScheduler(Generic[Item, Value]):
         self._broken: BaseException | None = None  # no call can be waited for any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
-        self._on_low: Callable[[], None] = lambda: None
+        self._needs_items = asyncio.Event()  # set for the reader
         self._change: asyncio.Future[None] | None = None  # set while a task waits for outcomes
 
     @property
@@ -109,11 +109,11 @@ class BulkScheduler(Generic[Item, Value]):
         )
 
     def read(self, source: Iterator[Item], *, until: float = math.inf) -> None:
-        """Fill the buffer with a window of items and those that can start now.
+        """Fill the buffer: a window of items, and as many as can start now.
 
         Stops early at the time *until*, on the clock of the caller.
         """
-        self._read(source, self._window_in_batches + self._limit - self._running, until)
+        self._read_up_to(self._window_in_batches + self._limit - self._running, source, until)
 
     def read_on_demand(self, source: Iterator[Item]) -> None:
         """Read a batch of items from *source* whenever calls can start and the buffer is empty."""
@@ -138,8 +138,8 @@ class BulkScheduler(Generic[Item, Value]):
         error, self._source_error = self._source_error, None
         return None if self._buffer or self._planned else error
 
-    def _read(self, source: Iterator[Item], count: int, until: float = math.inf) -> None:
-        """Read items into the buffer until it holds *count*."""
+    def _read_up_to(self, count: int, source: Iterator[Item], until: float = math.inf) -> None:
+        """Read items into the buffer until it holds *count*, or until that time."""
         try:
             while len(self._buffer) < count:
                 self._buffer.append(next(source))
@@ -151,13 +151,11 @@ class BulkScheduler(Generic[Item, Value]):
             self._end_source(error)
 
     async def _read_async(self, source: AsyncIterator[Item]) -> None:
-        is_low = asyncio.Event()
-        self._on_low = is_low.set
         try:
             while True:
                 while self._change is None or not self.is_low:
-                    is_low.clear()
-                    await is_low.wait()
+                    self._needs_items.clear()
+                    await self._needs_items.wait()
                 self._buffer.append(await anext(source))
                 self._report_change()
         except StopAsyncIteration:
@@ -220,7 +218,7 @@ class BulkScheduler(Generic[Item, Value]):
         """Plan the calls for the next batch of items; return False if it has to wait for items."""
         buffer = self._buffer
         if not buffer and self._source is not None and not self._source_ended:
-            self._read(self._source, self._batch)
+            self._read_up_to(self._batch, self._source)
         if len(buffer) < (1 if allow_partial or self._source_ended else self._batch):
             return False
         items = [buffer.popleft() for _ in range(min(self._batch, len(buffer)))]
@@ -275,7 +273,7 @@ class BulkScheduler(Generic[Item, Value]):
             raise RuntimeError("this bulk is being advanced already")
         self._change = asyncio.get_running_loop().create_future()
         if self.is_low:
-            self._on_low()
+            self._needs_items.set()
         try:
             await self._change
         except asyncio.CancelledError as stop:
