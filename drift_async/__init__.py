@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .core.outcome import BulkProgress as BulkProgress
     from .core.outcome import BulkReport as BulkReport
     from .core.outcome import Outcome as Outcome
-    from .core.pager import Page as Page
-    from .core.pager import Pager as Pager
+    from .core.paging import Page as Page
+    from .core.paging import Pager as Pager
     from .core.rate_limit import Rate as Rate
     from .core.rate_limit import RateState as RateState
     from .core.retry import Retry as Retry
@@ -337,7 +337,7 @@ MODULES = {
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.inputs": "UNSET Unset",
     "core.outcome": "BulkProgress BulkReport Outcome",
-    "core.pager": "Page Pager",
+    "core.paging": "Page Pager",
     "core.rate_limit": "Rate RateState",
     "core.retry": "Retry",
     "core.secret": "Secret",

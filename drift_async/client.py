@@ -9,18 +9,18 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .core.batch import Items
-from .core.bulk import Bulk, Method
+from .core.bulk import Bulk, Items, Method
 from .core.caller import Auth
 from .core.client import BaseClient, CommonSettings
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
+from .core.inputs import token_secret
 from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
 from .core.rate_limit import Rate
 from .core.request import Effect, Endpoint, Request, query, segment
 from .core.resource import Resource
 from .core.retry import Retry
-from .core.secret import Secret, bearer, env_value, hide, secret_from, token_secret
+from .core.secret import Secret, bearer, env_value, hide, secret_from
 from .core.strict_json import dumps, plain
 from .errors import CredentialsError, InputError
 

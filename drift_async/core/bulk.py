@@ -1,25 +1,46 @@
-"""Many calls of one operation: bounded, paced, with an outcome for each item, in input order."""
+"""Bulks: many calls of one operation, with an outcome for each item, in input order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sized
+from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypedDict
+from typing import Any, Generic, Self, TypeAlias, TypedDict, TypeVar
 
 import attrs
 
 from ..errors import ClosedError, InputError
-from .batch import Items
+from .caller import Caller
 from .inputs import flag, whole
 from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
-from .window import Plan, Spawner, Window
+from .scheduler import BulkScheduler, Plan
+
+T = TypeVar("T")
+
+Items: TypeAlias = Iterable[T] | AsyncIterable[T]
+"""The items that a method takes; the blocking face takes plain iterables only."""
 
 Method = Callable[[Item], Coroutine[Any, Any, Value]]
 """A method of a group that takes one argument."""
 
-TELLING = 0.1
+REPORT_EVERY = 0.1
 """Seconds between two reports of progress."""
+
+
+class IndexedBatch(list[T]):
+    """Some consecutive items of a longer input; ``first`` is the index of its first item there."""
+
+    def __init__(self, items: Iterable[T], first: int) -> None:
+        super().__init__(items)
+        self.first = first
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in order, in lists of *size*; the last may be shorter, none is empty."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 class BulkOptions(TypedDict, total=False):
@@ -30,53 +51,47 @@ class BulkOptions(TypedDict, total=False):
     progress: Callable[[BulkProgress], object] | None
 
 
-class BulkCaller(Spawner, Protocol):
-    """What a bulk needs of `drift_async.core.admission.BulkCaller`; that loads the HTTP library."""
-
-    @property
-    def refusals(self) -> int: ...
-
-
-class Bar:
-    """Tells a callable how far a bulk is: now and then, and at the end."""
+class ProgressReporter:
+    """Calls the user's *progress* function at the start of a bulk, now and then, and at the end."""
 
     def __init__(
         self,
-        call: Callable[[BulkProgress], object],
-        window: Window[Any, Any],
-        caller: BulkCaller,
+        progress: Callable[[BulkProgress], object] | None,
+        scheduler: BulkScheduler[Any, Any],
+        caller: Caller,
         items: object,
     ) -> None:
-        if not callable(call):
+        if progress is not None and not callable(progress):
             raise InputError("progress", "must be callable")
-        self._call = call
-        self._window = window
+        self._progress = progress
+        self._scheduler = scheduler
         self._caller = caller
         self._total = len(items) if isinstance(items, Sized) else None
-        self._began: float | None = None
-        self._next = -math.inf
-        window.is_due = self.is_due
+        self._started: float | None = None
+        self._next_report = -math.inf
 
     def is_due(self) -> bool:
-        """Tell whether it is time to tell."""
-        return self._caller.now() >= self._next
+        """Return whether it is time for a report."""
+        return self._progress is not None and self._caller.now() >= self._next_report
 
-    def look(self) -> None:
-        """Tell how far the bulk is if it is time; the first look is its start."""
-        if self._began is None:
-            self._began = self._caller.now()
+    def report_if_due(self) -> None:
+        """Report the progress if it is time; the first report marks the start of the bulk."""
         if self.is_due():
-            self.tell()
+            self.report()
 
-    def tell(self) -> None:
-        """Tell how far the bulk is."""
+    def report(self) -> None:
+        """Report the progress."""
+        if self._progress is None:
+            return
         now = self._caller.now()
-        self._next = now + TELLING
-        done = self._window.done
-        seconds = now - (now if self._began is None else self._began)
+        self._next_report = now + REPORT_EVERY
+        if self._started is None:
+            self._started = now
+        seconds = now - self._started
+        done = self._scheduler.done
         rate = done / seconds if seconds > 0 else 0.0
-        refusals = self._caller.refusals
-        self._call(BulkProgress(done, self._window.failed, self._total, rate, refusals))
+        failed, refusals = self._scheduler.failed, self._caller.refusals
+        self._progress(BulkProgress(done, failed, self._total, rate, refusals))
 
 
 class Bulk(Generic[Item, Value]):
@@ -91,7 +106,7 @@ class Bulk(Generic[Item, Value]):
 
     def __init__(
         self,
-        caller: BulkCaller,
+        caller: Caller,
         items: Items[Item],
         plan: Plan[Item, Value],
         *,
@@ -104,25 +119,25 @@ class Bulk(Generic[Item, Value]):
             raise InputError("items", "must be an iterable of items")
         self._caller = caller
         self._items = items
-        self._window = Window(
+        self._scheduler = BulkScheduler(
             caller,
             plan,
-            size=whole("window", window, 1, 10_000),
+            window=whole("window", window, 1, 10_000),
             batch=batch,
             stop_on_error=flag("stop_on_error", stop_on_error),
         )
-        self._bar = None if progress is None else Bar(progress, self._window, caller, items)
-        self._is_begun = False
+        self._progress = ProgressReporter(progress, self._scheduler, caller, items)
+        self._has_begun = False
         self._is_over = False
 
     def __aiter__(self) -> Self:
-        self._refuse_second_use()
+        self._require_unused()
         return self
 
     async def __anext__(self) -> Outcome[Item, Value]:
         outcome = await self._next()
         if outcome is None:
-            raise self._window.take_fault() or StopAsyncIteration
+            raise self._scheduler.pop_source_error() or StopAsyncIteration
         return outcome
 
     async def collect(self) -> BulkReport[Item, Value]:
@@ -130,15 +145,15 @@ class Bulk(Generic[Item, Value]):
 
         Neither the errors of items nor that of the iterable are raised: they are in the report.
         """
-        self._refuse_second_use()
+        self._require_unused()
         report: BulkReport[Item, Value] = BulkReport([], [])
         while (outcome := await self._next()) is not None:
             report.add(outcome)
-        return attrs.evolve(report, items_error=self._window.take_fault())
+        return attrs.evolve(report, items_error=self._scheduler.pop_source_error())
 
     async def close(self) -> None:
         """Start nothing more, and cancel what is under way."""
-        await self._window.close()
+        await self._scheduler.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,39 +167,40 @@ class Bulk(Generic[Item, Value]):
         await self.close()
 
     def __del__(self) -> None:
-        # The task that pulls items would wait for ever, with nobody to wait for it.
-        if (window := getattr(self, "_window", None)) is not None:
-            window.drop_feeder()
+        # The reader's task would wait for ever. There is no scheduler if the constructor raised.
+        if (scheduler := getattr(self, "_scheduler", None)) is not None:
+            scheduler.stop_reader()
 
     async def _next(self) -> Outcome[Item, Value] | None:
-        """Return the next outcome; None at the end."""
-        window, bar = self._window, self._bar
-        if not self._is_begun:
-            self._caller.ensure_open()
-            self._is_begun = True
-            if isinstance(self._items, AsyncIterable):
-                window.feed_from(aiter(self._items))
-            else:
-                window.supply = iter(self._items)
+        """Return the next outcome in order, or None at the end."""
+        scheduler = self._scheduler
+        if not self._has_begun:
+            self._begin()
         while True:
-            window.start()
-            if bar is not None:
-                bar.look()
-            if (outcome := window.next()) is not None:
+            scheduler.start_more()
+            self._progress.report_if_due()
+            if (outcome := scheduler.pop_next()) is not None:
                 return outcome
-            if window.at_end:
+            if scheduler.at_end:
                 self._finish()
                 return None
-            await window.wait()
+            await scheduler.wait_for_change()
+
+    def _begin(self) -> None:
+        self._caller.state.require_open()
+        self._has_begun = True
+        if isinstance(self._items, AsyncIterable):
+            self._scheduler.start_reader(aiter(self._items))
+        else:
+            self._scheduler.read_on_demand(iter(self._items))
 
     def _finish(self) -> None:
-        """Take note of the end, and tell of it once."""
+        """Stop the reader and make the last report of progress, once."""
         if not self._is_over:
             self._is_over = True
-            self._window.drop_feeder()
-            if self._bar is not None:
-                self._bar.tell()
+            self._scheduler.stop_reader()
+            self._progress.report()
 
-    def _refuse_second_use(self) -> None:
+    def _require_unused(self) -> None:
         if self._is_over:
             raise ClosedError("this bulk is used up; make a new one")

@@ -141,10 +141,6 @@ class Caller:
         """Return a caller for the items of one bulk, with these settings."""
         return attrs.evolve(self, deadline=None, bulk=BulkSlot(self.now()))
 
-    def ensure_open(self) -> None:
-        """Raise the reason why nothing can be sent here, if there is one."""
-        self.state.require_open()
-
     @property
     def refusals(self) -> int:
         """How many requests of the bulk were answered 429 or 503."""

@@ -1,4 +1,4 @@
-"""Bodies that are streamed: into memory up to a bound, or into a file that appears when whole."""
+"""Streamed bodies: into memory up to a bound, or into a file that appears when it is whole."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import contextlib
 import errno
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 0.5
-"""Seconds that a call that is over waits for the disk to delete what it leaves."""
+CLEANUP_TIMEOUT = 0.5
+"""Seconds that a download that is over waits for the disk to delete the temporary file."""
 
 
 class TooLargeError(Exception):
-    """A body went over its bound."""
+    """A body exceeds its bound."""
 
 
 class WrongPartError(OSError):
@@ -28,83 +29,85 @@ class WrongPartError(OSError):
 
 
 class DiskError(Exception):
-    """The disk failed, not the connection: ``reason`` is the error to tell."""
+    """The disk failed, not the connection; ``reason`` is the error to raise from the call."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__()
         self.reason = reason
 
 
-class Sink(Protocol):
-    """Receives the body of a 2xx reply."""
+class Sink(ABC):
+    """Receives the body of a 2xx response, at most *limit* bytes."""
 
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Start a new attempt: drop what an earlier one has written."""
-        ...
-
-    async def write(self, chunk: bytes) -> None:
-        """Append the next bytes, or raise `TooLargeError`."""
-        ...
-
-
-class Buffer:
-    """Holds at most *most* bytes in memory."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self.size = 0
-        self._chunks: list[bytes] = []
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Start from the beginning, within the bound."""
+        """Start a new attempt: drop what an earlier one wrote, and check the size announced."""
         await self._clear()
+        self.size = 0
         if status == 206:
             raise WrongPartError
         length = headers.get("Content-Length", "")
         # Of a compressed body, this is not the size that counts.
-        if "Content-Encoding" not in headers and length.isdecimal() and int(length) > self._most:
-            raise TooLargeError(f"a body of {length} bytes, over the limit of {self._most}")
+        if "Content-Encoding" not in headers and length.isdecimal() and int(length) > self._limit:
+            raise TooLargeError(f"a body of {length} bytes, over the limit of {self._limit}")
 
     async def write(self, chunk: bytes) -> None:
-        """Append, within the bound."""
-        if self.size + len(chunk) > self._most:
-            raise TooLargeError(f"a body over the limit of {self._most} bytes")
-        # First, since a cancelled call does not stop its last write to the disk.
+        """Append the next bytes, or raise `TooLargeError`."""
+        if self.size + len(chunk) > self._limit:
+            raise TooLargeError(f"a body over the limit of {self._limit} bytes")
+        # Counted first: a cancelled call does not stop its last write to the disk.
         self.size += len(chunk)
         await self._append(chunk)
 
-    async def _clear(self) -> None:
-        self.size = 0
-        self._chunks.clear()
+    @abstractmethod
+    async def _clear(self) -> None: ...
 
-    async def _append(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+    @abstractmethod
+    async def _append(self, chunk: bytes) -> None: ...
+
+
+class Buffer(Sink):
+    """Holds a body in memory."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._chunks: list[bytes] = []
 
     def whole(self) -> bytes:
         """Return all bytes."""
         return b"".join(self._chunks)
 
+    async def _clear(self) -> None:
+        self._chunks.clear()
 
-class FileBuffer(Buffer):
-    """Writes beside *path* under a temporary name; `keep` gives the file its name.
+    async def _append(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
 
-    Disk work is done in a thread of its own, so that the event loop goes on and each step comes
-    after the one before, also when a cancelled call waits for neither.
+
+class FileBuffer(Sink):
+    """Writes a body beside *path* under a temporary name; `commit` gives the file its name.
+
+    A thread of its own works on the disk, so the event loop goes on and each step comes after the
+    one before, also when a cancelled call waits for neither.
     """
 
-    def __init__(self, path: str | os.PathLike[str], most: int) -> None:
-        super().__init__(most)
+    def __init__(self, path: str | os.PathLike[str], limit: int) -> None:
+        super().__init__(limit)
         self._path = Path(path)
         self._file: BinaryIO | None = None
         self._part: str | None = None
-        self._trouble: OSError | None = None
+        self._disk_error: OSError | None = None
         self._thread = ThreadPoolExecutor(1, "drift-async-file")
 
     async def __aenter__(self) -> Self:
         try:
-            await self._do(self._create)
+            await self._in_thread(self._create)
         except BaseException:
-            self._thread.submit(self._discard)  # created after all, when it was cancelled
+            # A cancellation does not stop the thread: it may create the file afterwards.
+            self._thread.submit(self._discard)
             self._thread.shutdown(wait=False)
             raise
         return self
@@ -116,51 +119,50 @@ class FileBuffer(Buffer):
         trace: TracebackType | None,
     ) -> None:
         try:
-            # A disk that hangs is left to the thread: no call lasts until it is well again.
+            # Bounded: no call lasts as long as a disk that hangs.
             loop = asyncio.get_running_loop()
-            gone = loop.run_in_executor(self._thread, self._discard)
-            await asyncio.wait([gone], timeout=PATIENCE)
+            cleanup = loop.run_in_executor(self._thread, self._discard)
+            await asyncio.wait([cleanup], timeout=CLEANUP_TIMEOUT)
         finally:
             self._thread.shutdown(wait=False)
         if isinstance(error, DiskError):
             raise error.reason from None
 
-    async def keep(self) -> None:
+    async def commit(self) -> None:
         """Put the whole file in place, at once and on disk."""
-        await self._on_disk(self._keep)
+        await self._on_disk(self._commit)
 
     async def _clear(self) -> None:
         if self.size:
-            self.size = 0
             await self._on_disk(self._truncate)
 
     async def _append(self, chunk: bytes) -> None:
         await self._on_disk(self._open_file().write, chunk)
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        """Run *work* on the disk's thread, and raise its `OSError` as a `DiskError`.
+        """Run *work* in the disk's thread, and raise its `OSError` as a `DiskError`.
 
         The attempt around it would take an `OSError` for one of the connection.
         """
-        trouble = await self._do(self._step, work, *args)
-        if trouble is not None:
-            raise DiskError(trouble)
+        error = await self._in_thread(self._step, work, *args)
+        if error is not None:
+            raise DiskError(error)
 
-    async def _do(self, work: Callable[..., T], *args: object) -> T:
+    async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(self._thread, work, *args))
 
     def _step(self, work: Callable[..., object], *args: object) -> OSError | None:
-        """Run *work* unless an earlier disk step failed, and return the first error.
+        """Run *work* unless an earlier disk step failed. Return the first error.
 
-        The call that should have got that error may have been cancelled.
+        The call that should have seen that error may have been cancelled.
         """
-        if self._trouble is None:
+        if self._disk_error is None:
             try:
                 work(*args)
             except OSError as error:
-                self._trouble = error
-        return self._trouble
+                self._disk_error = error
+        return self._disk_error
 
     def _create(self) -> None:
         # Not named after the file, whose own name may be as long as the disk takes any.
@@ -176,7 +178,7 @@ class FileBuffer(Buffer):
         file.seek(0)
         file.truncate()
 
-    def _keep(self) -> None:
+    def _commit(self) -> None:
         assert self._part is not None
         file = self._open_file()
         file.flush()
@@ -192,7 +194,7 @@ class FileBuffer(Buffer):
         self._part = None
 
     def _discard(self) -> None:
-        # Whatever it says now, what went wrong before is what is to be told.
+        # Errors are ignored: an earlier one is the reason for this and the one to raise.
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ..errors import InputError
+from .secret import Secret, hide, is_visible
 from .strict_json import plain, to_ms
 
 T = TypeVar("T")
@@ -141,3 +142,13 @@ def changes(**fields: Any) -> dict[str, Any]:
     if not body:
         raise InputError("changes", "give at least one field to change")
     return body
+
+
+def token_secret(field: str, value: str | Secret) -> Secret:
+    """Return *value* as a secret, or raise `InputError` if no header could carry it."""
+    value = hide(value)
+    if not isinstance(value, Secret) or not value.reveal():
+        raise InputError(field, "must be a text that is not empty")
+    if not is_visible(value.reveal()):
+        raise InputError(field, "must be visible ASCII without blanks or line ends")
+    return value

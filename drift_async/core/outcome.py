@@ -1,4 +1,4 @@
-"""What comes out of a bulk: outcomes, a report of them, and how far it is."""
+"""The results of a bulk: outcomes, a report of them, and the progress so far."""
 
 from __future__ import annotations
 
@@ -10,49 +10,33 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
+@attrs.frozen(eq=False, repr=False)
 class Outcome(Generic[Item, Value]):
-    """What became of one item of a bulk: a value, or an error."""
+    """The result of one item of a bulk: a value, or an error.
 
-    # Written out: the constructor of a frozen attrs class is a fifth of what a window costs.
-    __slots__ = ("_error", "_index", "_item", "_value")
+    ``index`` is the item's place in the input, from 0, and ``item`` the item as it was given.
+    ``error`` is what the call raised; None if there is a value.
+    """
 
-    def __init__(
-        self, index: int, item: Item, value: Value | None, error: Exception | None = None
-    ) -> None:
-        self._index = index
-        self._item = item
-        self._value = value
-        self._error = error
-
-    @property
-    def index(self) -> int:
-        """The item's place in the input, from 0."""
-        return self._index
-
-    @property
-    def item(self) -> Item:
-        """The item as it was given."""
-        return self._item
-
-    @property
-    def error(self) -> Exception | None:
-        """What the call raised; None if there is a value."""
-        return self._error
+    index: int
+    item: Item
+    _value: Value | None
+    error: Exception | None = None
 
     @property
     def ok(self) -> bool:
         """Whether there is a value."""
-        return self._error is None
+        return self.error is None
 
     @property
     def value(self) -> Value:
         """What the call returned; raises the error if there is one."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._value  # type: ignore[return-value]  # None only where Value allows it
 
     def __repr__(self) -> str:
-        return f"Outcome({self._index}, {'ok' if self.ok else type(self._error).__name__})"
+        return f"Outcome({self.index}, {'ok' if self.ok else type(self.error).__name__})"
 
 
 @attrs.frozen
@@ -73,9 +57,9 @@ class BulkProgress:
 
 @attrs.frozen(eq=False, repr=False)
 class BulkReport(Generic[Item, Value]):
-    """What became of all items: the ``values`` and the outcomes with ``errors``, in input order.
+    """The results of all items: the ``values`` and the outcomes with ``errors``, in input order.
 
-    ``items_error`` is what the items raised instead of the next one; what came before is done.
+    ``items_error`` is what the items raised instead of the next one; all items before it are done.
     """
 
     values: list[Value]
@@ -83,7 +67,7 @@ class BulkReport(Generic[Item, Value]):
     items_error: Exception | None = None
 
     def add(self, outcome: Outcome[Item, Value]) -> None:
-        """Take in one more outcome."""
+        """Add an outcome."""
         if outcome.ok:
             self.values.append(outcome.value)
         else:

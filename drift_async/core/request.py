@@ -21,11 +21,11 @@ from .strict_json import dumps, loads, plain
 
 if TYPE_CHECKING:
     from .download import Sink
-    from .pager import Style
 
 T = TypeVar("T")
 
 Effect = Literal["safe", "idempotent", "once"]
+Style = Literal["links", "pagination", "next_url", "link_header", "scim"]
 Envelope = Literal["data", "bare", "ok", "text", "bytes", "none"]
 FailureKind = Literal[
     "connect", "certificate", "lost", "stalled", "protocol", "too_large", "closed"

@@ -9,11 +9,11 @@ from typing import Any, Self, TypeVar, Unpack
 
 import attrs
 
-from .batch import Items
-from .bulk import Bulk, BulkOptions
+from .bulk import Bulk, BulkOptions, Items
 from .caller import Caller
+from .cursors import read_position
 from .offload import BIG, in_thread
-from .pager import Pager, read_position
+from .paging import Pager
 from .request import Endpoint
 
 T = TypeVar("T")

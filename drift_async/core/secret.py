@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Never, TypeVar
 
-from ..errors import InputError
-
 T = TypeVar("T")
 
 
@@ -58,16 +56,6 @@ def hide(value: T) -> T | Secret:
     with local variables shows the text.
     """
     return Secret(value) if isinstance(value, str) else value
-
-
-def token_secret(field: str, value: str | Secret) -> Secret:
-    """Return *value* as a secret, or raise `InputError` if no header could carry it."""
-    value = hide(value)
-    if not isinstance(value, Secret) or not value.reveal():
-        raise InputError(field, "must be a text that is not empty")
-    if not is_visible(value.reveal()):
-        raise InputError(field, "must be visible ASCII without blanks or line ends")
-    return value
 
 
 def is_visible(text: str) -> bool:

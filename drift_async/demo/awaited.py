@@ -14,7 +14,7 @@ from .. import (
     SegmentStream,
     Track,
 )
-from ..core.batch import cut
+from ..core.bulk import batched
 from .people import BATCH, EVENT_BATCH, Person
 from .received import compare_events
 from .report import Difference, Log, Walked, compare
@@ -77,7 +77,7 @@ class Awaited:
     async def read_back(self, contacts: list[Contact]) -> list[Difference]:
         """Find every contact by its external id, and compare it with what was sent."""
         found: dict[int, Contact] = {}
-        batches = list(cut((person.external_id for person in self.people), BATCH))
+        batches = list(batched((person.external_id for person in self.people), BATCH))
         with self.log.job("read back", len(batches)) as job:
             for batch in batches:
                 came = await self.drift.contacts.find_by_external_id(*batch)
@@ -90,7 +90,7 @@ class Awaited:
         """Send the identities and tracks of the people; return the differences on arrival."""
         sent: list[Identify | Track] = []
         with self.log.job("track", len(self.people)) as job:
-            for people in cut(self.people, EVENT_BATCH):
+            for people in batched(self.people, EVENT_BATCH):
                 identities = [person.identity for person in people]
                 tracks = [track for person in people for track in person.tracks]
                 await self.events.identify_many(identities)
@@ -105,7 +105,7 @@ class Awaited:
         """Send the visits of the people to SegmentStream; return the differences on arrival."""
         sent: list[Hit] = []
         with self.log.job("stream", len(self.people)) as job:
-            for people in cut(self.people, EVENT_BATCH):
+            for people in batched(self.people, EVENT_BATCH):
                 hits = [hit for person in people for hit in person.hits]
                 await self.stream.track_many(hits)
                 await self.stream.flush()

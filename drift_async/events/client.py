@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
-from ..core.batch import Items
+from ..core.bulk import Items
 from ..core.client import BaseClient, CommonSettings
 from ..core.codec import Frozen
 from ..core.inputs import number, whole

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack, get_args
 
-from ..core.batch import Items
+from ..core.bulk import Items
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
 from ..core.rate_limit import Rate

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
-from ..core.batch import Chunk, Items
+from ..core.bulk import IndexedBatch, Items
 from ..errors import ClosedError, InputError
 from .lanes import Row
 from .outbox import Outbox
@@ -33,7 +33,7 @@ async def accept_many(
     *timeout* is for each piece. An error leaves those before it accepted; a cancellation those for
     which there is room.
     """
-    count = first = items.first if isinstance(items, Chunk) else 0
+    count = first = items.first if isinstance(items, IndexedBatch) else 0
     check_open()
     is_async = isinstance(items, AsyncIterable)
     line = _Line(outbox, timeout, goes_on=is_async)

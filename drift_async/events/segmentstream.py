@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack
 
-from ..core.batch import Items
+from ..core.bulk import Items
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.inputs import text
+from ..core.inputs import text, token_secret
 from ..core.rate_limit import Rate
 from ..core.request import Endpoint
 from ..core.retry import Retry
-from ..core.secret import Secret, env_value, hide, token_secret
+from ..core.secret import Secret, env_value, hide
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route

@@ -12,7 +12,7 @@ import attrs
 from ..core import inputs
 from ..core.codec import Model, Word, body_of, model
 from ..core.inputs import UNSET, Unset
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 

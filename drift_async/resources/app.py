@@ -11,9 +11,10 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, model
+from ..core.inputs import token_secret
 from ..core.request import Endpoint
 from ..core.resource import Resource
-from ..core.secret import Secret, hide, token_secret
+from ..core.secret import Secret, hide
 
 
 @model

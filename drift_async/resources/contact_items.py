@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from ..core.codec import Frozen, model
+from ..core.scheduler import Work
 from ..core.strict_json import MAX_DEPTH
-from ..core.window import Work
 from ..errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from urllib.parse import quote
 import attrs
 
 from ..core import inputs
-from ..core.batch import Items, cut
-from ..core.bulk import Bulk, BulkOptions
+from ..core.bulk import Bulk, BulkOptions, Items, batched
 from ..core.codec import Frozen, Model, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
@@ -327,7 +326,7 @@ class Contacts(Resource):
             raise InputError("emails", "must hold at least one address")
         contacts = self._with_deadline()
         done, total = 0, len(addresses)
-        for batch in cut(addresses, EMAILS_PER_REQUEST):
+        for batch in batched(addresses, EMAILS_PER_REQUEST):
             try:
                 await contacts._call(UNSUBSCRIBE, batch)
             except DriftError as error:
@@ -358,7 +357,7 @@ def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
     """Cut ids into requests, by their number and by the length of the address."""
-    for many in cut(ids, IDS_PER_REQUEST):
+    for many in batched(ids, IDS_PER_REQUEST):
         batch: list[str] = []
         length = 0
         for one in many:

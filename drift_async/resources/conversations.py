@@ -12,7 +12,7 @@ import attrs
 from ..core import inputs
 from ..core.codec import Frozen, Model, Word, model
 from ..core.download import Buffer, FileBuffer
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 from ..errors import InputError
@@ -275,7 +275,7 @@ class Conversations(Resource):
         values = {"document_id": document_id}
         async with FileBuffer(path, inputs.whole("max_bytes", max_bytes)) as file:
             await self._caller.send(ATTACHMENT.request(values, sink=file))
-            await file.keep()
+            await file.commit()
         return file.size
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from ..core import inputs
 from ..core.codec import Model, body_of, model
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 from ..errors import InputError

@@ -7,7 +7,7 @@ from datetime import datetime
 import attrs
 
 from ..core.codec import Model, Word, model
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 

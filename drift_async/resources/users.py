@@ -10,10 +10,10 @@ from typing import ClassVar
 import attrs
 
 from ..core import inputs
-from ..core.batch import cut
+from ..core.bulk import batched
 from ..core.codec import Model, Word, model
 from ..core.inputs import UNSET, Unset
-from ..core.pager import Pager
+from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 from ..errors import CallInfo, CursorError, InputError
@@ -155,7 +155,7 @@ class Users(Resource):
         ids = inputs.each("user_ids", user_ids, inputs.identity)
         users = self._with_deadline()
         found: dict[int, User] = {}
-        for batch in cut(dict.fromkeys(ids), IDS_PER_REQUEST):
+        for batch in batched(dict.fromkeys(ids), IDS_PER_REQUEST):
             came = await users._call(GET_MANY, userId=batch)
             found.update((one, came[str(one)]) for one in batch if str(one) in came)
         return found

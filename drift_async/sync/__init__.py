@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..core.outcome import BulkProgress as BulkProgress
     from ..core.outcome import BulkReport as BulkReport
     from ..core.outcome import Outcome as Outcome
-    from ..core.pager import Page as Page
+    from ..core.paging import Page as Page
     from ..core.rate_limit import Rate as Rate
     from ..core.rate_limit import RateState as RateState
     from ..core.retry import Retry as Retry
@@ -324,7 +324,7 @@ if TYPE_CHECKING:
     from .bulk import Bulk as Bulk
     from .client import Drift as Drift
     from .drift_events import DriftEvents as DriftEvents
-    from .iterators import Pager as Pager
+    from .paging import Pager as Pager
     from .sandbox import Sandbox as Sandbox
     from .segmentstream import SegmentStream as SegmentStream
     from .webhooks import Webhooks as Webhooks
@@ -334,7 +334,7 @@ TWINS = {
     "Drift": "client",
     "DriftEvents": "drift_events",
     "OAuth": "auth",
-    "Pager": "iterators",
+    "Pager": "paging",
     "Sandbox": "sandbox",
     "SegmentStream": "segmentstream",
     "Webhooks": "webhooks",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..core.inputs import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -1,6 +1,6 @@
 """The blocking counterpart of a bulk, written by hand.
 
-Items are pulled and progress is told in the caller's thread; the calls run side by side on the loop
+The caller's thread reads the items and reports progress; the calls run side by side on the loop
 thread. One crossing brings all outcomes that are ready.
 """
 
@@ -22,8 +22,8 @@ from .portal import Portal
 Method = Callable[[Item], Value]
 """A method of a group that takes one argument."""
 
-PAUSE = 0.005
-"""Seconds that the caller may be busy, with items or outcomes, before the calls get more to do."""
+ADVANCE_EVERY = 0.005
+"""Seconds that the caller may spend on items or outcomes before more calls are started."""
 
 
 class Bulk(Generic[Item, Value]):
@@ -41,20 +41,22 @@ class Bulk(Generic[Item, Value]):
             raise InputError("items", "must be a plain iterable")
         self._core = core
         self._portal = portal
+        self._scheduler = core._scheduler
+        self._progress = core._progress
         self._now = core._caller.now
         self._items = core._items
-        self._supply: Iterator[Item] | None = None
+        self._source: Iterator[Item] | None = None
         self._ready: deque[Outcome[Item, Value]] = deque()
-        self._crossed = 0.0
+        self._advanced = 0.0
 
     def __iter__(self) -> Self:
-        self._core._refuse_second_use()
+        self._core._require_unused()
         return self
 
     def __next__(self) -> Outcome[Item, Value]:
         outcome = self._next()
         if outcome is None:
-            raise self._core._window.take_fault() or StopIteration
+            raise self._scheduler.pop_source_error() or StopIteration
         return outcome
 
     def collect(self) -> BulkReport[Item, Value]:
@@ -62,11 +64,11 @@ class Bulk(Generic[Item, Value]):
 
         Neither the errors of items nor that of the iterable are raised: they are in the report.
         """
-        self._core._refuse_second_use()
+        self._core._require_unused()
         report: BulkReport[Item, Value] = BulkReport([], [])
         while (outcome := self._next()) is not None:
             report.add(outcome)
-        return attrs.evolve(report, items_error=self._core._window.take_fault())
+        return attrs.evolve(report, items_error=self._scheduler.pop_source_error())
 
     def close(self) -> None:
         """Start nothing more, and cancel what is under way."""
@@ -84,35 +86,33 @@ class Bulk(Generic[Item, Value]):
         self.close()
 
     def _next(self) -> Outcome[Item, Value] | None:
-        """Return the next outcome; None at the end."""
+        """Return the next outcome in order, or None at the end."""
         ready = self._ready
-        if ready:
-            if self._now() - self._crossed > PAUSE:
-                self._exchange(wait=False)
-            return ready.popleft()
+        if ready and self._now() - self._advanced > ADVANCE_EVERY:
+            self._advance(wait=False)
         while not ready:
-            if self._core._window.at_end:
+            if self._scheduler.at_end:
                 self._core._finish()
                 return None
-            self._exchange(wait=True)
+            self._advance(wait=True)
         return ready.popleft()
 
-    def _exchange(self, *, wait: bool) -> None:
-        """Bring more items across, and all outcomes that are ready back."""
-        window, bar = self._core._window, self._core._bar
-        if self._supply is None:
-            self._supply = iter(self._items)
-        if bar is not None:
-            bar.look()
-        is_low = window.is_low
-        if is_low:
-            window.pull(self._supply, window.wanted, self._now() + PAUSE)
-        self._portal.run(self._bring(wait, is_low))
-        self._crossed = self._now()
+    def _advance(self, *, wait: bool) -> None:
+        """Read more items if needed, start calls, and fetch all outcomes that are ready."""
+        if self._source is None:
+            self._source = iter(self._items)
+        self._progress.report_if_due()
+        has_read = self._scheduler.is_low
+        if has_read:
+            self._scheduler.read(self._source, until=self._now() + ADVANCE_EVERY)
+        self._portal.run(self._fetch_ready(wait, has_read))
+        self._advanced = self._now()
 
-    async def _bring(self, wait: bool, is_low: bool) -> None:
-        # Here, and not in the caller's thread: Ctrl-C may come when they are out of the window.
-        self._ready += await self._core._window.exchange(wait=wait, brought=is_low)
+    async def _fetch_ready(self, wait: bool, has_read: bool) -> None:
+        # Appends on the loop thread: Ctrl-C in the caller's thread must not lose these outcomes.
+        self._ready += await self._scheduler.advance(
+            wait=wait, allow_partial_batch=has_read, is_report_due=self._progress.is_due
+        )
 
 
 def to_awaitable(method: Callable[[Item], Value]) -> Any:

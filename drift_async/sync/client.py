@@ -25,7 +25,7 @@ from .bulk import Bulk, Method, to_awaitable
 from .contacts import Contacts
 from .conversations import Conversations
 from .gdpr import Gdpr
-from .iterators import Items
+from .paging import Items
 from .playbooks import Playbooks
 from .portal import Portal
 from .reports import Reports

@@ -15,7 +15,7 @@ from ..resources.attributes import AttributeDefinition
 from ..resources.contact_items import ContactUpdate, NewContact
 from ..resources.contacts import Contact, TimelineEvent
 from .bulk import Bulk
-from .iterators import Items
+from .paging import Items
 from .portal import Portal
 
 

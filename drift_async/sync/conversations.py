@@ -11,7 +11,7 @@ from os import PathLike
 from ..resources import conversations as _async
 from ..resources.conversations import MIB, Conversation, ConversationStats
 from ..resources.messages import Button, Message, Transcript
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

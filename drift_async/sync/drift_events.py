@@ -21,7 +21,7 @@ from ..events.items import Identify, Track
 from ..events.outbox import WhenFull
 from ..events.records import Loss
 from .event_client import EventClient
-from .iterators import Items, send_in_chunks
+from .paging import Items, send_in_chunks
 from .portal import Portal
 
 

@@ -47,14 +47,14 @@ SOURCES = {
 
 BY_HAND = {
     "Bulk": "bulk",  # reads the user's items and reports progress in the caller's thread
-    "Pager": "iterators",  # a plain iterator over the core's asynchronous one
+    "Pager": "paging",  # a plain iterator over the core's asynchronous one
     "Webhooks": "webhooks",  # calls the user's functions in the caller's thread; has no receivers
 }
 """Classes with a twin written by hand (the comment says why), and its module in ``sync/``."""
 
 TYPES = {
-    "Items": "iterators",
-    "send_in_chunks": "iterators",
+    "Items": "paging",
+    "send_in_chunks": "paging",
     "Method": "bulk",
     "to_awaitable": "bulk",
 }

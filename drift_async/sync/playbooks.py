@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..resources import playbooks as _async
 from ..resources.playbooks import LandingPage, Playbook
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..resources import scim as _async
 from ..resources.scim import ScimUser
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

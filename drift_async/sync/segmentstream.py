@@ -22,7 +22,7 @@ from ..events.outbox import WhenFull
 from ..events.records import Loss
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
-from .iterators import Items, send_in_chunks
+from .paging import Items, send_in_chunks
 from .portal import Portal
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..resources import teams as _async
 from ..resources.teams import Team
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from ..core.inputs import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
-from .iterators import Pager
+from .paging import Pager
 from .portal import Portal
 
 

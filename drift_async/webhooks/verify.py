@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..core.inputs import number, whole
-from ..core.secret import Secret, token_secret
+from ..core.inputs import number, token_secret, whole
+from ..core.secret import Secret
 from ..core.strict_json import loads
 from ..errors import InputError, VerificationError
 from .events import WebhookEvent, read_event

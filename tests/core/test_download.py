@@ -277,7 +277,7 @@ async def test_a_file_that_lacks_bytes_does_not_appear(
 async def test_a_disk_that_hangs_does_not_hold_up_the_end_of_a_call(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    monkeypatch.setattr(download, "CLEANUP_TIMEOUT", 0.05)
     disk = Disk(monkeypatch, as_told)
     async with Server(WHOLE) as server, make("t", base_url=server.url, timeout=0.1) as drift:
         with pytest.raises(DeadlineError):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -83,6 +84,25 @@ async def test_the_next_page_is_fetched_while_one_is_used(drift: Any, box: Sandb
         assert await settled(box, 2)
         break
     assert await settled(box, 2)  # an abandoned walk has cost one request
+
+
+async def test_every_page_is_fetched_in_the_context_of_who_walks(
+    make: Callable[..., Any], box: Sandbox
+) -> None:
+    name = ContextVar("name", default="none")
+    seen: list[str] = []
+    async with make(
+        box.token, base_url=box.url, on_request=lambda info: seen.append(name.get())
+    ) as drift:
+        name.set("first")
+        pages = aiter(drift.conversations.all(page_size=10).pages())
+        await anext(pages)
+        assert await settled(box, 2)
+        name.set("second")
+        assert len([page async for page in pages]) == 5
+        assert name.get() == "second"
+        assert len(await drift.accounts.all(page_size=20).collect()) == LISTED
+    assert seen == ["first"] * 2 + ["second"] * (4 + 3)
 
 
 async def test_a_walk_stopped_after_any_page_goes_on_where_it_was(drift: Any) -> None:

@@ -26,8 +26,11 @@ class Collected:
         self._exporter = InMemorySpanExporter()
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
 
+    def all(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
     def one(self) -> ReadableSpan:
-        (span,) = self._exporter.get_finished_spans()
+        (span,) = self.all()
         return span
 
 
@@ -101,6 +104,29 @@ async def test_the_span_is_a_child_of_the_callers(make: Any, box: Sandbox) -> No
             inner = collected.one()
     assert inner.parent is not None
     assert inner.parent.span_id == outer.get_span_context().span_id
+
+
+@pytest.mark.parametrize("how", ["collect", "items", "pages", "bulk"])
+async def test_the_spans_of_a_list_and_of_a_bulk_are_children_of_the_callers(
+    make: Any, box: Sandbox, how: str
+) -> None:
+    collected = Collected()
+    tracer = collected.provider.get_tracer("test")
+    async with make(box.token, base_url=box.url, tracer_provider=collected.provider) as drift:
+        with tracer.start_as_current_span("outer") as outer:
+            pager = drift.conversations.all(page_size=10)
+            if how == "collect":
+                await pager.collect()
+            elif how == "bulk":
+                await drift.contacts.get_many([SOMEBODY] * 5, window=2).collect()
+            else:
+                async for _ in pager if how == "items" else pager.pages():
+                    pass
+    inner = [span for span in collected.all() if span.name != "outer"]
+    assert len(inner) == 5
+    for span in inner:
+        assert span.parent is not None
+        assert span.parent.span_id == outer.get_span_context().span_id
 
 
 def test_without_a_provider_nothing_of_it_is_loaded() -> None:

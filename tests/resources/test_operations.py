@@ -14,7 +14,7 @@ import drift_async
 import drift_async.sync
 from drift_async import client
 from drift_async.core.client import BaseClient
-from drift_async.core.pager import Pager
+from drift_async.core.paging import Pager
 from drift_async.core.request import Endpoint
 from drift_async.core.resource import Resource
 from drift_async.sandbox import Sandbox

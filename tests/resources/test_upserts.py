@@ -22,7 +22,7 @@ ITEMS = 120
 @pytest.fixture(autouse=True)
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let batches be full however busy the machine is: after this long they go as they are."""
-    monkeypatch.setattr("drift_async.sync.bulk.PAUSE", 60.0)
+    monkeypatch.setattr("drift_async.sync.bulk.ADVANCE_EVERY", 60.0)
 
 
 def people(plan: str, number: int = ITEMS) -> Iterator[NewContact]:

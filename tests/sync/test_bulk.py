@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox
 from drift_async.sync import Bulk, Drift, InputError
-from drift_async.sync.bulk import PAUSE
+from drift_async.sync.bulk import ADVANCE_EVERY
 from drift_async.sync.portal import Portal
 from tests.support.processes import run, silent_server
 
@@ -127,7 +127,12 @@ class Always:
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
-    def ensure_open(self) -> None: ...
+    def require_open(self) -> None: ...
+
+    @property
+    def state(self) -> Always:
+        return self
+
     def spawn(self, work: Any, context: Any = None) -> asyncio.Task[Any]:
         return asyncio.get_running_loop().create_task(work, context=context)
 
@@ -141,12 +146,14 @@ def many(
     portal = Portal(client)
     portal.open(client)
     plan = plan or (lambda _: repeat(call))
-    with Bulk(core.Bulk(client, items, plan, **options), portal) as bulk:
+    with Bulk(core.Bulk(cast(Any, client), items, plan, **options), portal) as bulk:
         yield bulk, client
     portal.close(client, client.close())
 
 
-@pytest.mark.parametrize(("seconds", "pulled"), [(PAUSE / 9, 10), (2 * PAUSE, 1), (0.0, 80)])
+@pytest.mark.parametrize(
+    ("seconds", "pulled"), [(ADVANCE_EVERY / 9, 10), (2 * ADVANCE_EVERY, 1), (0.0, 80)]
+)
 def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> None:
     given = 0
 
@@ -171,7 +178,9 @@ def test_a_slow_source_does_not_hold_calls_back(seconds: float, pulled: int) -> 
     assert False not in in_time
 
 
-@pytest.mark.parametrize(("seconds", "more"), [(2 * PAUSE, True), (PAUSE / 9, False)])
+@pytest.mark.parametrize(
+    ("seconds", "more"), [(2 * ADVANCE_EVERY, True), (ADVANCE_EVERY / 9, False)]
+)
 def test_a_busy_caller_does_not_let_the_calls_run_dry(seconds: float, more: bool) -> None:
     async def call(item: int) -> int:
         started.append(item)
@@ -248,7 +257,7 @@ def test_any_schedule_gives_every_outcome_once_and_in_order(
             if given == leave:
                 break
             if chance.random() < 0.05:
-                client.time += 2 * PAUSE
+                client.time += 2 * ADVANCE_EVERY
     assert most <= window
     assert len(started) == len(set(started))
     if leave is None or leave >= len(calls):

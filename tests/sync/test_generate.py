@@ -15,7 +15,7 @@ import drift_async
 import drift_async.sync
 from drift_async import client
 from drift_async.core import bulk
-from drift_async.sync import generate, iterators
+from drift_async.sync import generate, paging
 
 ASYNCHRONOUS = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 CORES = [
@@ -93,11 +93,11 @@ def test_what_is_constructed_takes_the_same_arguments(name: str) -> None:
     assert inspect.signature(ours) == inspect.signature(theirs)
 
 
-@pytest.mark.parametrize("name", ["Pager", "Pages"])
+@pytest.mark.parametrize("name", ["Pager", "PageIterator"])
 def test_what_is_walked_has_a_twin_written_by_hand(name: str) -> None:
-    from drift_async.core import pager
+    from drift_async.core import paging as core
 
-    ours, theirs = public(getattr(iterators, name)), public(getattr(pager, name))
+    ours, theirs = public(getattr(paging, name)), public(getattr(core, name))
     assert ours.keys() == theirs.keys()
     for method in theirs:
         assert inspect.signature(ours[method]) == inspect.signature(theirs[method])

@@ -1,4 +1,4 @@
-"""The blocking counterparts of what is walked: written by hand, one crossing for a page."""
+"""The blocking counterparts of lists, written by hand: a page crosses to the caller at once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import islice
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from ..core import pager as _async
-from ..core.batch import Chunk
-from ..core.pager import Page
+from ..core import paging as _async
+from ..core.bulk import IndexedBatch
+from ..core.paging import Page
 from ..errors import InputError
 from .portal import Portal
 
 T = TypeVar("T")
 
 Items: TypeAlias = Iterable[T]
-"""What the blocking face walks, in the caller's thread."""
+"""The items that a method takes; the caller's thread iterates over them."""
 
 CHUNK = 500
-"""Items that cross to the loop's thread at once."""
+"""Items that cross to the loop thread at once."""
 
 
 class Pager(Generic[T]):
@@ -33,9 +33,9 @@ class Pager(Generic[T]):
         self._core = core
         self._portal = portal
 
-    def pages(self) -> Pages[T]:
+    def pages(self) -> PageIterator[T]:
         """Return an iterator over the pages."""
-        return Pages(self._core.pages(), self._portal)
+        return PageIterator(self._core.pages(), self._portal)
 
     def __iter__(self) -> Iterator[T]:
         for page in self.pages():
@@ -50,10 +50,10 @@ class Pager(Generic[T]):
         return self._portal.run(self._core.first())
 
 
-class Pages(Generic[T]):
+class PageIterator(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 
-    def __init__(self, core: _async.Pages[T], portal: Portal) -> None:
+    def __init__(self, core: _async.PageIterator[T], portal: Portal) -> None:
         self._core = core
         self._portal = portal
         self._ready: list[Page[T]] = []
@@ -63,7 +63,7 @@ class Pages(Generic[T]):
 
     def __next__(self) -> Page[T]:
         try:
-            # Ctrl-C may come when the page is there already: then it is for the next step.
+            # Ctrl-C may come once the page has crossed: the next step then returns that page.
             if not self._ready:
                 self._portal.run(self._step())
         except StopAsyncIteration:
@@ -71,23 +71,27 @@ class Pages(Generic[T]):
         return self._ready.pop()
 
     async def _step(self) -> None:
-        self._ready.append(await self._core.__anext__())
+        self._ready.append(await anext(self._core))
 
 
 def send_in_chunks(
-    portal: Portal, accept: Callable[[Chunk[T]], Coroutine[Any, Any, int]], items: Items[T]
+    portal: Portal, accept: Callable[[IndexedBatch[T]], Coroutine[Any, Any, int]], items: Items[T]
 ) -> int:
-    """Pass items to *accept* in chunks, walking them in the caller's thread; return the count."""
+    """Pass *items* to *accept* in chunks, and return the sum of the counts that it returns.
+
+    The caller's thread iterates over the items. If they raise, those before the error are passed
+    on first.
+    """
     if not isinstance(items, Iterable):
         raise InputError("items", "must be an iterable")
     count, rest = 0, iter(items)
     while True:
-        part = Chunk[T]((), count)
+        chunk = IndexedBatch[T]((), count)
         try:
-            part.extend(islice(rest, CHUNK))  # holds those before an error
-        except Exception:  # of the items, whatever it is: those before it are accepted all the same
-            portal.run(accept(part))
+            chunk.extend(islice(rest, CHUNK))  # on an error, it holds the items before that
+        except Exception:
+            portal.run(accept(chunk))
             raise
-        if not part:
+        if not chunk:
             return count
-        count += portal.run(accept(part))
+        count += portal.run(accept(chunk))
