@@ -37,7 +37,7 @@ from drift_async.core import caller
 from drift_async.sandbox import Sandbox
 from tests.support.consent import SOMEBODY, app_of, bearers, given_out, granted, made, operations
 from tests.support.errors import told
-from tests.support.renewal import GET, REFRESH, ended, waits_for_token
+from tests.support.renewal import GET, REFRESH, Refused, ended
 from tests.support.server import Got, Server, reply
 
 pytestmark = pytest.mark.anyio
@@ -435,10 +435,10 @@ async def test_all_who_wait_get_the_one_error_and_the_next_asks_again(box: Sandb
     auth = app_of(box).auth(store.tokens[0], on_refresh=store.save)
     refresh, auth._refresh = auth._refresh, hold
     box.fail(REFRESH, status=500)
-    async with Drift(auth=auth, base_url=box.url) as drift:
+    refused = Refused()
+    async with Drift(auth=auth, base_url=box.url, on_response=refused) as drift:
         calls = [asyncio.create_task(drift.contacts.get(SOMEBODY)) for _ in range(50)]
-        for task in calls:
-            await waits_for_token(task)
+        await refused.reaches(50)
         gate.set()
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {ServerError}

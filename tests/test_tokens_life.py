@@ -20,7 +20,7 @@ from drift_async.sandbox import Sandbox
 from tests.support.consent import SOMEBODY, app_of, granted, made, operations
 from tests.support.examples import blocking
 from tests.support.processes import FORKED, QUIET_FORK, run
-from tests.support.renewal import GET, REFRESH, ended, waits_for_token
+from tests.support.renewal import GET, REFRESH, Refused, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -90,9 +90,10 @@ async def test_another_client_goes_on_with_a_refresh_that_ended_with_the_first(
     await first.open()
     one = asyncio.create_task(first.contacts.get(SOMEBODY))
     await begun.wait()
-    async with Drift(auth=auth, base_url=box.url) as second:
+    refused = Refused()
+    async with Drift(auth=auth, base_url=box.url, on_response=refused) as second:
         two = asyncio.create_task(second.contacts.get(SOMEBODY))
-        await waits_for_token(two)
+        await refused.reaches(1)
         await first.close()
         go.set()
         assert (await two).id == SOMEBODY

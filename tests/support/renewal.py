@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
-from typing import Any
 
-from drift_async import Token
+from drift_async import ResponseInfo, Token
 from drift_async.sandbox import Sandbox
 from tests.support.consent import granted
 
@@ -36,17 +34,15 @@ async def ended(box: Sandbox) -> Store:
     return store
 
 
-async def waits_for_token(task: asyncio.Task[Any]) -> None:
-    """Wait until a call waits for a refresh."""
-    while "_renewed" not in [frame.cr_code.co_name for frame in awaited(task)]:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+class Refused:
+    """An ``on_response`` that counts refused tokens; after each, its call waits for a refresh."""
 
+    def __init__(self) -> None:
+        self.count = 0
 
-def awaited(task: asyncio.Task[Any]) -> list[Any]:
-    """Return the coroutines that a task is in, outermost first."""
-    coroutine: Any = task.get_coro()
-    chain = []
-    while inspect.iscoroutine(coroutine):
-        chain.append(coroutine)
-        coroutine = coroutine.cr_await
-    return chain
+    def __call__(self, info: ResponseInfo) -> None:
+        self.count += info.status == 401
+
+    async def reaches(self, count: int) -> None:
+        while self.count < count:  # noqa: ASYNC110  # it has no event to wait for
+            await asyncio.sleep(0)
