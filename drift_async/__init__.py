@@ -14,23 +14,21 @@ if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .core.bulk import Bulk as Bulk
-    from .core.codec import (
-        Frozen as Frozen,
-    )
-    from .core.codec import (
-        Model as Model,
-    )
-    from .core.codec import (
-        from_json as from_json,
-    )
-    from .core.codec import (
-        to_json as to_json,
-    )
     from .core.hooks import RequestInfo as RequestInfo
     from .core.hooks import ResponseInfo as ResponseInfo
     from .core.hooks import RetryInfo as RetryInfo
-    from .core.inputs import UNSET as UNSET
-    from .core.inputs import Unset as Unset
+    from .core.models import (
+        Frozen as FrozenMap,
+    )
+    from .core.models import (
+        Model as Model,
+    )
+    from .core.models import (
+        from_json as from_json,
+    )
+    from .core.models import (
+        to_json as to_json,
+    )
     from .core.outcome import BulkProgress as BulkProgress
     from .core.outcome import BulkReport as BulkReport
     from .core.outcome import Outcome as Outcome
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from .core.rate_limit import RateState as RateState
     from .core.retry import Retry as Retry
     from .core.secret import Secret as Secret
+    from .core.validate import UNSET as UNSET
+    from .core.validate import Unset as Unset
     from .errors import (
         APIError as APIError,
     )
@@ -333,9 +333,9 @@ MODULES = {
     "auth": "OAuth",
     "client": "Drift",
     "core.bulk": "Bulk",
-    "core.codec": "Frozen Model from_json to_json",
+    "core.models": "FrozenMap Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
-    "core.inputs": "UNSET Unset",
+    "core.validate": "UNSET Unset",
     "core.outcome": "BulkProgress BulkReport Outcome",
     "core.paging": "Page Pager",
     "core.rate_limit": "Rate RateState",

@@ -15,11 +15,11 @@ import attrs
 from .client import BASE_URL
 from .core.client import BaseClient, CommonSettings, origin
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from .core.inputs import text, token_secret
 from .core.rate_limit import Limiter, Rate
 from .core.request import Endpoint, Request
 from .core.retry import Retry, RetryBudget
 from .core.secret import Secret, env_value, hide, is_visible, secret_from
+from .core.validate import text, token_secret
 from .errors import (
     APIError,
     CredentialsError,

@@ -13,7 +13,6 @@ from .core.bulk import Bulk, Items, Method
 from .core.caller import Auth
 from .core.client import BaseClient, CommonSettings
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from .core.inputs import token_secret
 from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
 from .core.rate_limit import Rate
@@ -21,7 +20,8 @@ from .core.request import Effect, Endpoint, Request, query, segment
 from .core.resource import Resource
 from .core.retry import Retry
 from .core.secret import Secret, bearer, env_value, hide, secret_from
-from .core.strict_json import dumps, plain
+from .core.strict_json import dumps, to_plain_json
+from .core.validate import token_secret
 from .errors import CredentialsError, InputError
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Drift(BaseClient):
                 raise InputError("params", "must be a mapping")
             if params:
                 target = f"{target}?{query(params)}"
-        body = None if json is None else dumps(plain("json", json))
+        body = None if json is None else dumps(to_plain_json("json", json))
         response = await self._caller.send(Request(endpoint, target, body))
         if len(response.body) > BIG:
             return await in_thread(endpoint.parse_any, response)

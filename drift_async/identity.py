@@ -8,9 +8,9 @@ import math
 import time
 import warnings
 
-from .core.inputs import number, text
 from .core.secret import Secret, hide
 from .core.strict_json import dumps
+from .core.validate import number, text
 from .errors import InputError
 
 LEAST_KEY = 32

@@ -12,9 +12,9 @@ import attrs
 
 from ..errors import ClosedError, InputError
 from .caller import Caller
-from .inputs import flag, whole
 from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
 from .scheduler import BulkScheduler, Plan
+from .validate import boolean, integer
 
 T = TypeVar("T")
 
@@ -122,9 +122,9 @@ class Bulk(Generic[Item, Value]):
         self._scheduler = BulkScheduler(
             caller,
             plan,
-            window=whole("window", window, 1, 10_000),
+            window=integer("window", window, 1, 10_000),
             batch=batch,
-            stop_on_error=flag("stop_on_error", stop_on_error),
+            stop_on_error=boolean("stop_on_error", stop_on_error),
         )
         self._progress = ProgressReporter(progress, self._scheduler, caller, items)
         self._has_begun = False

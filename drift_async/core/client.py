@@ -13,12 +13,12 @@ import attrs
 from ..errors import ClosedError, InputError
 from .caller import Auth, Caller, ClientState
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
-from .inputs import flag, number, text, whole
 from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
 from .session import HttpSession, Limits
+from .validate import boolean, integer, number, text
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -82,8 +82,8 @@ class BaseClient:
         self._origin = origin("base_url", base_url)
         self._limits = Limits(
             connect_timeout=number("connect_timeout", connect_timeout, above=0),
-            max_connections=whole("max_connections", max_connections, 1),
-            max_body=whole("max_body", max_body, 1),
+            max_connections=integer("max_connections", max_connections, 1),
+            max_body=integer("max_body", max_body, 1),
         )
         self._proxy = None if proxy is None else _proxy(proxy)
         if auth is not None and not hasattr(auth, "renew"):
@@ -105,7 +105,7 @@ class BaseClient:
             timeout=number("timeout", timeout, above=0),
             retry=retry or Retry(),
             attempt_timeout=number("attempt_timeout", attempt_timeout, above=0),
-            max_pages=whole("max_pages", max_pages, 1),
+            max_pages=integer("max_pages", max_pages, 1),
         )
         self._is_view = False
 
@@ -243,7 +243,7 @@ def _proxy(url: str) -> Secret:
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:
     if not isinstance(tls, ssl.SSLContext | None):
         raise InputError("tls", "must be an ssl.SSLContext")
-    if flag("dangerously_accept_any_certificate", any_certificate) or tls is None:
+    if boolean("dangerously_accept_any_certificate", any_certificate) or tls is None:
         return tls
     if tls.verify_mode != ssl.CERT_REQUIRED or not tls.check_hostname:
         raise InputError("tls", "must verify certificates and host names")
@@ -253,6 +253,6 @@ def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLCon
 def _spans(provider: TracerProvider | None, origin: str) -> Spans | None:
     if provider is None:
         return None
-    from .spans import OpenTelemetry
+    from .tracing import OpenTelemetry
 
     return OpenTelemetry(provider, origin)

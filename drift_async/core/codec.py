@@ -22,14 +22,14 @@ from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, overri
 from ..errors import InputError
 from .secret import Secret
 from .straight import StraightReader, can_be_straight
-from .strict_json import EPOCH, MILLISECOND, plain
+from .strict_json import EPOCH, MILLISECOND, to_plain_json
 
 T = TypeVar("T")
 
 StructureHook = Callable[[Any, Any], Any]
 
 
-class Frozen(Mapping[str, Any]):
+class FrozenMap(Mapping[str, Any]):
     """A map that does not change: attributes, unknown fields and other free-form data.
 
     Maps inside of it come out as such maps too, and lists as copies.
@@ -42,7 +42,7 @@ class Frozen(Mapping[str, Any]):
         object.__setattr__(self, "_data", dict(data or {}))
 
     @classmethod
-    def _around(cls, data: Mapping[str, Any]) -> Frozen:
+    def _around(cls, data: Mapping[str, Any]) -> FrozenMap:
         """Take over *data*, which nobody else holds, without a copy."""
         self = object.__new__(cls)
         _set_data(self, data)
@@ -52,7 +52,7 @@ class Frozen(Mapping[str, Any]):
         value = self._data[key]
         if type(value) is list:
             return _copied(value)
-        return Frozen._around(value) if type(value) is dict else value
+        return FrozenMap._around(value) if type(value) is dict else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
@@ -61,7 +61,7 @@ class Frozen(Mapping[str, Any]):
         return len(self._data)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Frozen):
+        if isinstance(other, FrozenMap):
             return self._data == other._data
         return self._data == other if isinstance(other, dict) else NotImplemented
 
@@ -86,7 +86,7 @@ def _copied(value: Any) -> Any:
     return value
 
 
-_set_data = vars(Frozen)["_data"].__set__
+_set_data = vars(FrozenMap)["_data"].__set__
 _NOTHING: Final[dict[str, Any]] = {}
 
 
@@ -124,7 +124,7 @@ class Model:
     @property
     def extra(self) -> Mapping[str, Any]:
         """The fields that this release does not know."""
-        return Frozen._around(self._extra)
+        return FrozenMap._around(self._extra)
 
     def __repr__(self) -> str:
         key = getattr(self, "id", None)
@@ -142,7 +142,7 @@ def to_json(value: Model) -> dict[str, Any]:
     """
     data: dict[str, Any] = {}
     kind: Any = type(value)
-    for name, wire in _wire_names(kind).items():
+    for name, wire in wire_names(kind).items():
         item = getattr(value, name)
         if item is not None:
             data[wire] = _written(item)
@@ -173,7 +173,7 @@ def from_json(kind: type[T], value: Any) -> T:
     """
     try:
         result: T = structure(deepcopy(value), kind)
-    except MisfitError as error:
+    except StructureError as error:
         raise InputError(error.path, error.detail) from None
     return result
 
@@ -182,15 +182,15 @@ def body_of(field: str, value: object, kind: type[Model]) -> dict[str, Any]:
     """Return the JSON of a model that a user made, or raise `InputError` with the faulty field."""
     if not isinstance(value, kind):
         raise InputError(field, f"must be a {kind.__name__}")
-    data: dict[str, Any] = plain(field, to_json(value))
+    data: dict[str, Any] = to_plain_json(field, to_json(value))
     try:
         structure(data, kind)
-    except MisfitError as error:
+    except StructureError as error:
         raise InputError(field + error.path.removeprefix("$"), error.detail) from None
     return data
 
 
-class MisfitError(Exception):
+class StructureError(Exception):
     """JSON data does not fit its type: where, and what was wanted."""
 
     def __init__(self, path: str, detail: str) -> None:
@@ -200,7 +200,7 @@ class MisfitError(Exception):
 
 
 def structure(value: Any, kind: Any) -> Any:
-    """Return JSON data as *kind*, or raise `MisfitError`."""
+    """Return JSON data as *kind*, or raise `StructureError`."""
     try:
         return _hook(kind)(value, kind)
     except Exception:  # whatever a hook raises; the detailed converter then says where it was
@@ -221,7 +221,7 @@ def _explain(value: Any, kind: Any) -> Any:
         path = path.replace("._", ".")  # a private field is known by its public name
     except Exception as fault:  # raised at the top, where there is no path yet
         detail, path = _wanted(fault, kind), "$"
-    raise MisfitError(path, detail)
+    raise StructureError(path, detail)
 
 
 def _wanted(fault: BaseException, _: object) -> str:
@@ -269,7 +269,7 @@ def _word(value: Any, kind: type[Word]) -> Word:
     return kind(value)
 
 
-def _map(value: Any, kind: type[Frozen]) -> Frozen:
+def _map(value: Any, kind: type[FrozenMap]) -> FrozenMap:
     if type(value) is not dict:
         raise _WrongTypeError("map", value)
     return kind._around(value)
@@ -312,9 +312,9 @@ def _mapping_hook(kind: Any, converter: BaseConverter) -> StructureHook:
 
 
 def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
-    names = _wire_names(kind)
+    names = wire_names(kind)
     if not converter.detailed_validation and can_be_straight(kind):
-        return StraightReader(kind, names, converter.get_structure_hook, Frozen)
+        return StraightReader(kind, names, converter.get_structure_hook, FrozenMap)
     known = frozenset(names.values())
     overrides: dict[str, Any] = {name: override(rename=wire) for name, wire in names.items()}
     overrides |= {"_extra": override(omit=True), "_nulls": override(omit=True)}
@@ -335,7 +335,7 @@ def _model_hook(kind: Any, converter: BaseConverter) -> StructureHook:
 
 
 @cache
-def _wire_names(kind: Any) -> dict[str, str]:
+def wire_names(kind: Any) -> dict[str, str]:
     """Return what the API calls each field: the camel case of ours, but for ``wire``."""
     names = {}
     for field in attrs.fields(kind):
@@ -354,7 +354,7 @@ def _converter(*, detailed: bool) -> Converter:
     converter.register_structure_hook(datetime, _datetime)
     converter.register_structure_hook(Secret, _secret)
     converter.register_structure_hook(Word, _word)
-    converter.register_structure_hook_func(_is_subclass_of(Frozen), _map)
+    converter.register_structure_hook_func(_is_subclass_of(FrozenMap), _map)
     converter.register_structure_hook_factory(_is_subclass_of(Model), _model_hook)
     converter.register_structure_hook_factory(_has_origin(tuple), _tuple_hook)
     converter.register_structure_hook_factory(_has_origin(dict), _mapping_hook)

@@ -13,9 +13,9 @@ import attrs
 from ..errors import CallInfo, CursorError, DriftError
 from .caller import Caller
 from .cursors import Cursor, next_cursor, write_position
-from .inputs import whole
 from .offload import BIG, in_thread
 from .request import Endpoint
+from .validate import integer
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Pager(Generic[T]):
     async def collect(self, *, limit: int | None = None) -> list[T]:
         """Return all items, or the first *limit*, as a list."""
         items: list[T] = []
-        if limit is not None and whole("limit", limit) == 0:
+        if limit is not None and integer("limit", limit) == 0:
             return items
         async for page in PageIterator(self, prefetch=True, limit=limit):
             items += page.items

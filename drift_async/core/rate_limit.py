@@ -16,8 +16,8 @@ import attrs
 
 from ..errors import ClosedError
 from .adaptive import LATENESS, AdaptiveRate
-from .inputs import number, whole
 from .slots import ConnectionSlots
+from .validate import integer, number
 
 logger = logging.getLogger("drift_async")
 
@@ -77,7 +77,7 @@ class Rate:
     def __attrs_post_init__(self) -> None:
         if self.per_second is not None:
             number("per_second", self.per_second, above=0)
-        whole("burst", self.burst, 1)
+        integer("burst", self.burst, 1)
 
 
 @attrs.frozen

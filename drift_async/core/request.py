@@ -14,10 +14,10 @@ from urllib.parse import quote
 import attrs
 
 from ..errors import CallInfo, DecodeError, InputError, describe_body
-from .codec import MisfitError, structure
-from .inputs import MAX_ID, whole
+from .converter import StructureError, structure
 from .secret import Secret
-from .strict_json import dumps, loads, plain
+from .strict_json import dumps, loads, to_plain_json
+from .validate import MAX_ID, integer
 
 if TYPE_CHECKING:
     from .download import Sink
@@ -118,7 +118,7 @@ class Endpoint(Generic[T]):
             else:
                 shaped = self._read(response.body)
             return shaped
-        except (MisfitError, ValueError) as fault:
+        except (StructureError, ValueError) as fault:
             error = self._decode_error(fault, response)
         raise error
 
@@ -135,12 +135,12 @@ class Endpoint(Generic[T]):
         try:
             value = loads(response.body)
             return self._shaped(value), value
-        except (MisfitError, ValueError) as fault:
+        except (StructureError, ValueError) as fault:
             error = self._decode_error(fault, response)
         raise error
 
-    def _decode_error(self, fault: MisfitError | ValueError, response: Response) -> DecodeError:
-        if isinstance(fault, MisfitError):
+    def _decode_error(self, fault: StructureError | ValueError, response: Response) -> DecodeError:
+        if isinstance(fault, StructureError):
             detail, path = fault.detail, fault.path
         else:
             body = describe_body(response.headers, response.body)
@@ -152,7 +152,7 @@ class Endpoint(Generic[T]):
             case "ok":
                 value = loads(body)
                 if not isinstance(value, dict) or value.get("ok") is False:
-                    raise MisfitError("$.ok", "expected true")
+                    raise StructureError("$.ok", "expected true")
                 return None
             case "text":
                 return _text(body)
@@ -168,12 +168,12 @@ class Endpoint(Generic[T]):
         if self.under is not None:
             path = f"{path}.{self.under}"
             if type(value) is not dict or self.under not in value:
-                raise MisfitError(path, "required field missing")
+                raise StructureError(path, "required field missing")
             value = value[self.under]
         try:
             result = structure(value, self._shape)
-        except MisfitError as fault:
-            raise MisfitError(path + fault.path.removeprefix("$"), fault.detail) from None
+        except StructureError as fault:
+            raise StructureError(path + fault.path.removeprefix("$"), fault.detail) from None
         return list(result) if type(result) is tuple else result
 
 
@@ -211,7 +211,7 @@ def segment(field: str, value: object, kind: str | None = None) -> str:
     if kind == "int":
         if type(value) is int and 0 < value <= MAX_ID:
             return str(value)
-        return str(whole(field, value, 1))
+        return str(integer(field, value, 1))
     if not isinstance(value, str) or not value:
         raise InputError(field, "must be a text that is not empty")
     if value in (".", "..") or _CONTROL.search(value):
@@ -242,7 +242,7 @@ def _query_text(key: str, value: object) -> str:
         value = value.reveal()
     if not isinstance(value, str | int | float | datetime | Enum):
         raise InputError(key, "must be text, number, bool or datetime")
-    given = plain(key, value)
+    given = to_plain_json(key, value)
     if isinstance(given, bool):
         return "true" if given else "false"
     return _quoted(key, str(given))

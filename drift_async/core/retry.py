@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from .inputs import number, whole
 from .request import Effect, Failure, Response
+from .validate import integer, number
 
 StopReason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
 
@@ -43,7 +43,7 @@ class Retry:
     repeat_refused: bool = True
 
     def __attrs_post_init__(self) -> None:
-        whole("attempts", self.attempts, 1)
+        integer("attempts", self.attempts, 1)
         for name in ("base", "throttled_base", "cap", "max_retry_after"):
             number(name, getattr(self, name))
 

@@ -13,11 +13,11 @@ from typing import ClassVar, Literal, TypeVar, get_args
 
 from ..core.bulk import Items
 from ..core.client import BaseClient, CommonSettings
-from ..core.codec import Frozen
-from ..core.inputs import number, whole
+from ..core.models import Frozen
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
 from ..core.session import HttpSession
+from ..core.validate import integer, number
 from ..errors import ClosedError, InputError, WrongLoopError
 from . import leaving
 from .delivery import Delivery, Pause, Route
@@ -90,15 +90,15 @@ class EventClient(BaseClient):
         if not isinstance(outbox, str | os.PathLike | None):
             raise InputError("outbox", "must be a path")
         self._path = None if outbox is None else Path(outbox)
-        self._window = whole("window", window, 1, 1000)
+        self._window = integer("window", window, 1, 1000)
         self._rate = rate or Rate()
         self._made_of = (
             DeadLimits(
-                rows=whole("max_dead", max_dead),
+                rows=integer("max_dead", max_dead),
                 seconds=number("dead_days", dead_days) * DAY,
             ),
-            whole("max_events", max_events, 1),
-            whole("max_bytes", max_bytes, 1),
+            integer("max_events", max_events, 1),
+            integer("max_bytes", max_bytes, 1),
             when_full,
             on_drop,
         )
@@ -340,7 +340,7 @@ class EventClient(BaseClient):
             delivered=ledger.delivered,
             pending=ledger.pending,
             dead=ledger.dead,
-            dropped=Frozen(ledger.dropped),
+            dropped=FrozenMap(ledger.dropped),
             recovered=ledger.recovered,
             in_flight=ledger.in_flight(),
             bytes=ledger.bytes,
@@ -363,7 +363,7 @@ class EventClient(BaseClient):
 
     def _shown(self, grave: Grave) -> DeadEvent:
         try:
-            event = Frozen(json.loads(grave.row.body))
+            event = FrozenMap(json.loads(grave.row.body))
             operation = self._routes[grave.row.kind].name
         except (ValueError, TypeError, IndexError):
             event, operation = None, "unreadable"

@@ -10,11 +10,11 @@ from typing import Any, Self, Unpack, get_args
 
 from ..core.bulk import Items
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.inputs import number, whole
 from ..core.rate_limit import Rate
 from ..core.request import Endpoint
 from ..core.retry import Retry
 from ..core.secret import Secret, env_value
+from ..core.validate import integer, number
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
@@ -125,7 +125,7 @@ class DriftEvents(EventClient):
         if on_unknown not in get_args(OnUnknown):
             raise InputError("on_unknown", f"must be one of {', '.join(get_args(OnUnknown))}")
         self._without_org_id = "give an org_id, or set DRIFT_ORG_ID" if org_id is None else None
-        self._org_id = 0 if org_id is None else whole("org_id", org_id, 0, SAFE)
+        self._org_id = 0 if org_id is None else integer("org_id", org_id, 0, SAFE)
         self._linger = number("linger", linger)
         self._repeats_unknown = on_unknown == "send"
         self._set_up_events(

@@ -15,8 +15,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from ..core import inputs
-from ..core.strict_json import MAX_DEPTH, dumps, plain, to_ms
+from ..core import validate
+from ..core.strict_json import MAX_DEPTH, dumps, to_ms, to_plain_json
 from ..errors import InputError
 from .lanes import Row
 
@@ -80,7 +80,7 @@ def encode_event(
     value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": moment}
     if kind == TRACK:
         if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
-            event = inputs.text("event", event, most=MAX_ID)
+            event = validate.text("event", event, most=MAX_ID)
         if event[0] == "p" and event.startswith("page"):
             raise InputError("event", "must not begin with 'page': such names are Drift's own")
         value["event"] = event
@@ -146,7 +146,7 @@ def _row(kind: int, value: dict[str, Any], owner: str | int) -> Row:
         for name, item in value.items():
             if name == "attributes":
                 item = _flat(item)
-            value[name] = plain(_SPELLED.get(name, name), item)
+            value[name] = to_plain_json(_SPELLED.get(name, name), item)
         body = encode(value, option=OPTION)[:-1]
     if len(body) > MAX_EVENT:
         raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
@@ -165,14 +165,14 @@ def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str
 
 def _id_or_number(field: str, value: str | int) -> str | int:
     if isinstance(value, int):
-        return inputs.whole(field, value, 0, SAFE)
+        return validate.integer(field, value, 0, SAFE)
     return _id(field, value)
 
 
 def _id(field: str, value: str) -> str:
     if type(value) is str and 0 < len(value) <= MAX_ID and not value.isspace():
         return value
-    return inputs.text(field, value, most=MAX_ID)
+    return validate.text(field, value, most=MAX_ID)
 
 
 def _is_flat(attributes: Mapping[str, Any]) -> bool:
@@ -214,7 +214,7 @@ def _attribute(name: object, value: object) -> Any:
         raise InputError(field, _FLAT)
     if isinstance(value, int) and not -SAFE <= value <= SAFE:
         raise InputError(field, _TOO_LONG)
-    return plain(field, value)
+    return to_plain_json(field, value)
 
 
 def _free(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,19 +260,19 @@ def _converted(field: str, value: Any, depth: int) -> Any:
     if isinstance(value, Mapping | list | tuple) and not depth:
         raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        plain(field, dict.fromkeys(value))  # the names
+        to_plain_json(field, dict.fromkeys(value))  # the names
         return {
             str.__str__(name): _converted(f"{field}.{name}", item, depth - 1)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_converted(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
-    return plain(field, value)
+    return to_plain_json(field, value)
 
 
 def milliseconds(field: str, moment: datetime) -> int:
     """Return an aware datetime as epoch milliseconds that are not negative."""
-    return inputs.whole(field, to_ms(field, moment))
+    return validate.integer(field, to_ms(field, moment))
 
 
 def iso(field: str, moment: datetime) -> str:

@@ -12,11 +12,11 @@ from typing import Any, Self, Unpack
 
 from ..core.bulk import Items
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.inputs import text, token_secret
 from ..core.rate_limit import Rate
 from ..core.request import Endpoint
 from ..core.retry import Retry
 from ..core.secret import Secret, env_value, hide
+from ..core.validate import text, token_secret
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route

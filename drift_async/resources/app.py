@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import attrs
 
-from ..core import inputs
-from ..core.codec import Model, model
-from ..core.inputs import token_secret
+from ..core import validate
+from ..core.models import Model, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
 from ..core.secret import Secret, hide
+from ..core.validate import token_secret
 
 
 @model
@@ -80,6 +80,6 @@ class App(Resource):
         client_secret = hide(client_secret)
         await self._call(
             UNINSTALL,
-            clientId=inputs.text("client_id", client_id),
+            clientId=validate.text("client_id", client_id),
             clientSecret=token_secret("client_secret", client_secret),
         )

@@ -6,13 +6,13 @@ from datetime import datetime
 
 import attrs
 
-from ..core.codec import Frozen, Model, Word, model
+from ..core.models import FrozenMap, Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 
 
-class ReportType(Word):
+class ReportType(OpenEnum):
     """What a playbook is measured by."""
 
     BOOK_MORE_MEETINGS = "BOOK_MORE_MEETINGS"
@@ -36,7 +36,7 @@ class Playbook(Model):
     id: int
     name: str | None = None
     org_id: int | None = None
-    meta: Frozen | None = None
+    meta: FrozenMap | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     created_author_id: int | None = None

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import attrs
 
-from ..core import inputs
-from ..core.codec import Model, Word, body_of, model
+from ..core import validate
+from ..core.models import Model, OpenEnum, body_of, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
 from ..errors import InputError
 
 
-class ReportOperation(Word):
+class ReportOperation(OpenEnum):
     """How a filter compares."""
 
     HAS_PROPERTY = "HAS_PROPERTY"
@@ -91,8 +91,8 @@ class Reports(Resource):
         https://devdocs.drift.com/docs/conversation-reporting
         """
         body = {
-            "filters": inputs.each("filters", filters, _filter),
-            "metrics": inputs.each("metrics", metrics, inputs.text),
+            "filters": validate.items("filters", filters, _filter),
+            "metrics": validate.items("metrics", metrics, validate.text),
         }
         return await self._call(CONVERSATIONS, body)
 

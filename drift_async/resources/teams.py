@@ -6,20 +6,20 @@ from datetime import datetime
 
 import attrs
 
-from ..core.codec import Model, Word, model
+from ..core.models import Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
 
 
-class TeamStatus(Word):
+class TeamStatus(OpenEnum):
     """Whether a team is in use."""
 
     ENABLED = "ENABLED"
     ARCHIVED = "ARCHIVED"
 
 
-class TeamAvailabilityMode(Word):
+class TeamAvailabilityMode(OpenEnum):
     """When a team is online."""
 
     ALWAYS_ONLINE = "ALWAYS_ONLINE"

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.bulk import batched
-from ..core.codec import Model, Word, model
-from ..core.inputs import UNSET, Unset
+from ..core.models import Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
+from ..core.validate import UNSET, Unset
 from ..errors import CallInfo, CursorError, InputError
 
 IDS_PER_REQUEST = 20
@@ -24,7 +24,7 @@ MEETINGS_PER_REQUEST = 1000
 _PHONE = re.compile(r"[0-9]{3}-[0-9]{3}-[0-9]{4}")
 
 
-class Availability(Word):
+class Availability(OpenEnum):
     """Whether a user takes conversations."""
 
     AVAILABLE = "AVAILABLE"
@@ -32,7 +32,7 @@ class Availability(Word):
     ON_CALL = "ON_CALL"
 
 
-class UserRole(Word):
+class UserRole(OpenEnum):
     """What a user may do."""
 
     MEMBER = "member"
@@ -61,28 +61,28 @@ class User(Model):
     updated_at: datetime | None = None
 
 
-class MeetingStatus(Word):
+class MeetingStatus(OpenEnum):
     """Whether a meeting takes place."""
 
     ACTIVE = "ACTIVE"
     CANCELED = "CANCELED"
 
 
-class MeetingSource(Word):
+class MeetingSource(OpenEnum):
     """Where a meeting was booked."""
 
     EMAIL_DROP = "EMAIL_DROP"
     WIDGET = "WIDGET"
 
 
-class MeetingType(Word):
+class MeetingType(OpenEnum):
     """What kind of meeting it is."""
 
     NEW_MEETING = "New Meeting"
     FOLLOW_UP = "Follow Up"
 
 
-class ConferenceType(Word):
+class ConferenceType(OpenEnum):
     """Where a meeting is held."""
 
     ZOOM = "ZOOM"
@@ -152,7 +152,7 @@ class Users(Resource):
         Takes one request for each 20 ids, under one ``timeout``.
         https://devdocs.drift.com/docs/retrieving-user
         """
-        ids = inputs.each("user_ids", user_ids, inputs.identity)
+        ids = validate.items("user_ids", user_ids, validate.identity)
         users = self._with_deadline()
         found: dict[int, User] = {}
         for batch in batched(dict.fromkeys(ids), IDS_PER_REQUEST):
@@ -184,16 +184,16 @@ class Users(Resource):
         *phone* looks like ``617-555-0100``, *availability* is ``AVAILABLE`` or ``OFFLINE``.
         https://devdocs.drift.com/docs/updating-users
         """
-        body = inputs.changes(
-            name=inputs.optional(inputs.text, "name", name),
-            alias=inputs.optional(inputs.text, "alias", alias),
-            email=inputs.optional(inputs.email, "email", email),
-            phone=inputs.optional(_phone, "phone", phone),
-            locale=inputs.optional(inputs.text, "locale", locale),
-            avatarUrl=inputs.optional(inputs.text, "avatar_url", avatar_url),
-            availability=inputs.optional(_availability, "availability", availability),
+        body = validate.without_unset(
+            name=validate.optional(validate.text, "name", name),
+            alias=validate.optional(validate.text, "alias", alias),
+            email=validate.optional(validate.email, "email", email),
+            phone=validate.optional(_phone, "phone", phone),
+            locale=validate.optional(validate.text, "locale", locale),
+            avatarUrl=validate.optional(validate.text, "avatar_url", avatar_url),
+            availability=validate.optional(_availability, "availability", availability),
         )
-        return await self._call(UPDATE, body, userId=inputs.identity("user_id", user_id))
+        return await self._call(UPDATE, body, userId=validate.identity("user_id", user_id))
 
     async def meetings(self, start: datetime, end: datetime) -> list[Meeting]:
         """Return the meetings that begin from *start* to *end*; the API looks 30 days back at most.
@@ -220,7 +220,7 @@ class Users(Resource):
 
 
 def _phone(field: str, value: object) -> str:
-    number = inputs.text(field, value)
+    number = validate.text(field, value)
     if not _PHONE.fullmatch(number):
         raise InputError(field, "must look like 617-555-0100")
     return number
@@ -228,11 +228,11 @@ def _phone(field: str, value: object) -> str:
 
 def _availability(field: str, value: object) -> str:
     settable = (Availability.AVAILABLE, Availability.OFFLINE)
-    return inputs.word(field, value, Availability, settable)
+    return validate.choice(field, value, Availability, settable)
 
 
 def _instant(field: str, value: datetime) -> int:
-    moment = inputs.moment(field, value)
+    moment = validate.moment(field, value)
     if moment is None:
         raise InputError(field, "must be a datetime")
     return moment

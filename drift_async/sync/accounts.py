@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.inputs import UNSET, Unset
+from ..core.validate import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
 from .paging import Pager

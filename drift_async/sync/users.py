@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from ..core.inputs import UNSET, Unset
+from ..core.validate import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
 from .paging import Pager

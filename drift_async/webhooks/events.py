@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Final, cast
 
 import attrs
 
-from ..core.codec import Frozen, MisfitError, Model, Word, choose_class, model, structure, to_json
+from ..core.converter import StructureError, structure
+from ..core.models import FrozenMap, Model, OpenEnum, choose_class, model, to_json
 from ..resources.contacts import Contact
 from ..resources.conversations import Conversation
 from ..resources.messages import Message
@@ -23,7 +24,7 @@ from . import payloads
 log = logging.getLogger("drift_async.webhooks")
 
 
-class EventType(Word):
+class EventType(OpenEnum):
     """The type of a webhook event."""
 
     CONTACT_IDENTIFIED = "contact_identified"
@@ -84,9 +85,9 @@ class UnknownEvent(WebhookEvent):
     """An event of a type, or with a payload, that this release does not know."""
 
     @property
-    def raw(self) -> Frozen:
+    def raw(self) -> FrozenMap:
         """The payload as it came, without the verification token."""
-        return Frozen(to_json(self))
+        return FrozenMap(to_json(self))
 
 
 @model
@@ -164,7 +165,7 @@ class ConversationManualPushEvent(WebhookEvent):
     """A conversation was closed or synchronised by hand. The payload is not documented."""
 
     type: EventType = EventType.CONVERSATION_MANUAL_PUSH
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -172,7 +173,7 @@ class ConversationPushEvent(WebhookEvent):
     """A conversation became inactive or was pushed by hand. The payload is not documented."""
 
     type: EventType = EventType.CONVERSATION_PUSH
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -254,7 +255,7 @@ class ChatToCallEvent(WebhookEvent):
     """A chat went on as a call. The payload is not documented."""
 
     type: EventType = EventType.CHAT_TO_CALL
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -262,7 +263,7 @@ class GdprDeleteRequestedEvent(WebhookEvent):
     """The data of a contact is to be erased. The payload is not documented."""
 
     type: EventType = EventType.GDPR_DELETE_REQUESTED
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -270,7 +271,7 @@ class AppDisconnectedEvent(WebhookEvent):
     """Your app was uninstalled. The payload is not documented."""
 
     type: EventType = EventType.APP_DISCONNECTED
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
@@ -289,7 +290,7 @@ def _class_of(payload: dict[str, Any]) -> type[WebhookEvent]:
         return UnknownEvent
     try:
         structure(payload, kind)
-    except MisfitError as misfit:
+    except StructureError as misfit:
         log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
         return UnknownEvent
     return kind

@@ -9,8 +9,8 @@ import re
 import time
 from collections.abc import Callable
 
-from ..core.inputs import number
 from ..core.secret import Secret
+from ..core.validate import number
 from ..errors import InputError, VerificationError
 from .verify import Headers, header_values
 

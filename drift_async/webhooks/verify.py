@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..core.inputs import number, token_secret, whole
 from ..core.secret import Secret
 from ..core.strict_json import loads
+from ..core.validate import integer, number, token_secret
 from ..errors import InputError, VerificationError
 from .events import WebhookEvent, read_event
 
@@ -34,7 +34,7 @@ class Verifier:
     ) -> None:
         self._tokens = tokens
         self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
-        self.max_body = whole("max_body", max_body, 1)
+        self.max_body = integer("max_body", max_body, 1)
         self._clock = clock
 
     def verify(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from ..core.inputs import number, whole
 from ..core.secret import Secret
+from ..core.validate import integer, number
 from ..errors import InputError
 from .events import WebhookEvent, log
 from .receive import AsgiReceiver, DeliveryReceiver, HandlerQueue, aiohttp_handler
@@ -100,11 +100,11 @@ class HandlerRegistry:
             raise tokens
         self._verifier = Verifier(tokens, tolerance=tolerance, max_body=max_body, clock=clock)
         self._dedup_cache = DedupCache(
-            number("dedup_window", dedup_window), whole("dedup_size", dedup_size, 1), clock
+            number("dedup_window", dedup_window), integer("dedup_size", dedup_size, 1), clock
         )
         self._body_timeout = number("body_timeout", body_timeout, above=0)
-        self._max_running = whole("max_running", max_running, 1)
-        self._max_waiting = whole("max_waiting", max_waiting)
+        self._max_running = integer("max_running", max_running, 1)
+        self._max_waiting = integer("max_waiting", max_waiting)
         self._on_error = on_error
         self._handlers: list[tuple[Handler, list[type[WebhookEvent]]]] = []
 

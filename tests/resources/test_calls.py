@@ -11,7 +11,7 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from drift_async.core.codec import from_json
+from drift_async.core.models import from_json
 from drift_async.core.request import Request, Response
 from drift_async.core.secret import Secret
 from drift_async.errors import CallInfo, ConflictError, CursorError, InputError

@@ -11,7 +11,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
-from drift_async.core.codec import Frozen, Model, _wire_names
+from drift_async.core.models import FrozenMap, Model, wire_names
 from drift_async.core.request import Response
 from drift_async.core.secret import Secret
 
@@ -49,7 +49,7 @@ MOMENT = 1664572604326
 def fields(kind: type[Model]) -> Iterator[tuple[str, str, Any, bool]]:
     """Give name, wire name, type without None, and whether None is taken, of each field."""
     hints = get_type_hints(kind)
-    for name, wire in _wire_names(cast(Any, kind)).items():
+    for name, wire in wire_names(cast(Any, kind)).items():
         hint, optional = hints[name], False
         if get_origin(hint) in (Union, types.UnionType):
             (hint,) = (arg for arg in get_args(hint) if arg is not types.NoneType)
@@ -67,7 +67,7 @@ def good(kind: Any, name: str = "") -> Any:
         return {"key": good(get_args(kind)[1])}
     if issubclass(kind, Model):
         return {wire: good(hint, name) for name, wire, hint, _ in fields(kind)}
-    if issubclass(kind, Frozen):
+    if issubclass(kind, FrozenMap):
         return {"email": PERSONAL, "null": None, "map": {"list": [1]}}
     if issubclass(kind, str | Secret):
         return "id-1" if name.endswith("id") else PERSONAL
