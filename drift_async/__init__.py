@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from .core.hooks import RequestInfo as RequestInfo
     from .core.hooks import ResponseInfo as ResponseInfo
     from .core.hooks import RetryInfo as RetryInfo
-    from .core.inputs import UNSET as UNSET
-    from .core.inputs import Unset as Unset
     from .core.outcome import BulkProgress as BulkProgress
     from .core.outcome import BulkReport as BulkReport
     from .core.outcome import Outcome as Outcome
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from .core.rate_limit import RateState as RateState
     from .core.retry import Retry as Retry
     from .core.secret import Secret as Secret
+    from .core.validate import UNSET as UNSET
+    from .core.validate import Unset as Unset
     from .errors import (
         APIError as APIError,
     )
@@ -335,7 +335,7 @@ MODULES = {
     "core.bulk": "Bulk",
     "core.codec": "Frozen Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
-    "core.inputs": "UNSET Unset",
+    "core.validate": "UNSET Unset",
     "core.outcome": "BulkProgress BulkReport Outcome",
     "core.pager": "Page Pager",
     "core.rate_limit": "Rate RateState",

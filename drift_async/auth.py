@@ -16,11 +16,11 @@ import attrs
 from .client import BASE_URL
 from .core.endpoint import Endpoint
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from .core.inputs import text
 from .core.life import Client, CommonSettings, origin
 from .core.rate_limit import Limiter, Rate
 from .core.retry import Quota, Retry
 from .core.secret import Secret, is_visible, secret_from, token_secret
+from .core.validate import text
 from .errors import (
     APIError,
     CredentialsError,

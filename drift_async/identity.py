@@ -9,9 +9,9 @@ import time
 import warnings
 
 from .core.discreet import discreet
-from .core.inputs import number, text
 from .core.secret import Secret
 from .core.strict_json import dumps
+from .core.validate import number, text
 
 LEAST_KEY = 32
 

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drift_async import UNSET, Contact, Frozen, InputError, Secret
-from drift_async.core import inputs
+from drift_async.core import validate
 from drift_async.core.strict_json import dumps, loads, plain
 
 try:
@@ -130,7 +130,7 @@ def test_any_value_is_refused_by_its_place_or_reads_back_equal_everywhere(value:
 
 @given(st.dictionaries(ANY_TEXT, st.recursive(SCALARS, containers, max_leaves=4)))
 def test_attributes_hold_no_null_of_their_own(value: dict[str, Any]) -> None:
-    fields, place = written(inputs.attributes, "attributes", value)
+    fields, place = written(validate.attributes, "attributes", value)
     if place:
         assert place.startswith("attributes")
         return
@@ -142,7 +142,7 @@ def test_attributes_hold_no_null_of_their_own(value: dict[str, Any]) -> None:
 def test_a_secret_in_a_list_of_a_frozen_map_is_refused_with_its_place() -> None:
     value = {"a": Frozen({"b": [1, {"c": Secret("token")}]})}
     with pytest.raises(InputError) as caught:
-        inputs.attributes("attributes", value)
+        validate.attributes("attributes", value)
     assert caught.value.field.startswith("attributes")
 
 

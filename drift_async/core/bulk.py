@@ -11,8 +11,8 @@ import attrs
 
 from ..errors import ClosedError, InputError
 from .batch import Items
-from .inputs import flag, whole
 from .outcome import BulkProgress, BulkReport, Item, Outcome, Value
+from .validate import boolean, integer
 from .window import Plan, Spawner, Window
 
 Method = Callable[[Item], Coroutine[Any, Any, Value]]
@@ -107,9 +107,9 @@ class Bulk(Generic[Item, Value]):
         self._window = Window(
             caller,
             plan,
-            size=whole("window", window, 1, 10_000),
+            size=integer("window", window, 1, 10_000),
             batch=batch,
-            stop_on_error=flag("stop_on_error", stop_on_error),
+            stop_on_error=boolean("stop_on_error", stop_on_error),
         )
         self._bar = None if progress is None else Bar(progress, self._window, caller, items)
         self._is_begun = False

@@ -23,11 +23,11 @@ from .bulk import Bulk, BulkCaller, BulkOptions
 from .codec import MisfitError, structure
 from .discreet import discreet
 from .download import Sink
-from .inputs import MAX_ID, whole
 from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
 from .strict_json import dumps, loads, plain
+from .validate import MAX_ID, integer
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -196,7 +196,7 @@ def segment(field: str, value: object, kind: str | None = None) -> str:
     if kind == "int":
         if type(value) is int and 0 < value <= MAX_ID:
             return str(value)
-        return str(whole(field, value, 1))
+        return str(integer(field, value, 1))
     if not isinstance(value, str) or not value:
         raise InputError(field, "must be a text that is not empty")
     if value in (".", "..") or _CONTROL.search(value):

@@ -15,11 +15,11 @@ from .call import Auth, Caller, Live, Site
 from .connection import Connection, Limits
 from .discreet import discreet
 from .hooks import Hooks, RequestInfo, ResponseInfo, RetryInfo, Spans
-from .inputs import flag, number, text, whole
 from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
+from .validate import boolean, integer, number, text
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -87,8 +87,8 @@ class Client:
         self._origin = origin("base_url", base_url)
         self._limits = Limits(
             connect_timeout=number("connect_timeout", connect_timeout, above=0),
-            max_connections=whole("max_connections", max_connections, 1),
-            max_body=whole("max_body", max_body, 1),
+            max_connections=integer("max_connections", max_connections, 1),
+            max_body=integer("max_body", max_body, 1),
         )
         self._proxy = None if proxy is None else _proxy(proxy)
         if auth is not None and not hasattr(auth, "renew"):
@@ -110,7 +110,7 @@ class Client:
             timeout=number("timeout", timeout, above=0),
             retry=retry or Retry(),
             attempt_timeout=number("attempt_timeout", attempt_timeout, above=0),
-            max_pages=whole("max_pages", max_pages, 1),
+            max_pages=integer("max_pages", max_pages, 1),
         )
         self._is_view = False
 
@@ -243,7 +243,7 @@ def _proxy(url: str) -> Secret:
 def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:
     if not isinstance(tls, ssl.SSLContext | None):
         raise InputError("tls", "must be an ssl.SSLContext")
-    if flag("dangerously_accept_any_certificate", any_certificate) or tls is None:
+    if boolean("dangerously_accept_any_certificate", any_certificate) or tls is None:
         return tls
     if tls.verify_mode != ssl.CERT_REQUIRED or not tls.check_hostname:
         raise InputError("tls", "must verify certificates and host names")

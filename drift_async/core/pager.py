@@ -17,8 +17,8 @@ import attrs
 
 from ..errors import CursorError, DriftError
 from .discreet import discreet
-from .inputs import whole
 from .offload import BIG, in_thread
+from .validate import integer
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, Reply
@@ -213,7 +213,7 @@ class Pager(Generic[T]):
     async def collect(self, *, limit: int | None = None) -> list[T]:
         """Return all items, or the first *limit*, as a list."""
         items: list[T] = []
-        if limit is not None and whole("limit", limit) == 0:
+        if limit is not None and integer("limit", limit) == 0:
             return items
         async for page in Pages(self, ahead=True, limit=limit):
             items += page.items

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from .adaptive import LATENESS, AdaptiveRate
-from .inputs import number, whole
+from .validate import integer, number
 
 logger = logging.getLogger("drift_async")
 
@@ -74,7 +74,7 @@ class Rate:
     def __attrs_post_init__(self) -> None:
         if self.per_second is not None:
             number("per_second", self.per_second, above=0)
-        whole("burst", self.burst, 1)
+        integer("burst", self.burst, 1)
 
 
 @attrs.frozen

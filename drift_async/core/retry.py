@@ -19,7 +19,7 @@ from ..errors import (
     ResponseTooLargeError,
 )
 from .endpoint import Effect, Endpoint, Reply
-from .inputs import number, whole
+from .validate import integer, number
 
 Reason = Literal["attempts", "deadline", "quota", "not_retryable", "retry_after"]
 FailureKind = Literal[
@@ -78,7 +78,7 @@ class Retry:
     repeat_refused: bool = True
 
     def __attrs_post_init__(self) -> None:
-        whole("attempts", self.attempts, 1)
+        integer("attempts", self.attempts, 1)
         for name in ("base", "throttled_base", "cap", "max_retry_after"):
             number(name, getattr(self, name))
 

@@ -15,10 +15,10 @@ from ..core.batch import Items
 from ..core.codec import Frozen
 from ..core.connection import Connection
 from ..core.discreet import discreet
-from ..core.inputs import number, whole
 from ..core.life import Client, CommonSettings
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
+from ..core.validate import integer, number
 from ..errors import ClosedError, InputError, WrongLoopError
 from . import leaving
 from .delivery import Delivery, Pause, Route
@@ -92,15 +92,15 @@ class EventClient(Client):
         if not isinstance(outbox, str | os.PathLike | None):
             raise InputError("outbox", "must be a path")
         self._path = None if outbox is None else Path(outbox)
-        self._window = whole("window", window, 1, 1000)
+        self._window = integer("window", window, 1, 1000)
         self._rate = rate or Rate()
         self._made_of = (
             DeadLimits(
-                rows=whole("max_dead", max_dead),
+                rows=integer("max_dead", max_dead),
                 seconds=number("dead_days", dead_days) * DAY,
             ),
-            whole("max_events", max_events, 1),
-            whole("max_bytes", max_bytes, 1),
+            integer("max_events", max_events, 1),
+            integer("max_bytes", max_bytes, 1),
             when_full,
             on_drop,
         )

@@ -12,10 +12,10 @@ from ..core.batch import Items
 from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.inputs import number, whole
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..core.secret import Secret
+from ..core.validate import integer, number
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
@@ -127,7 +127,7 @@ class DriftEvents(EventClient):
         if on_unknown not in get_args(OnUnknown):
             raise InputError("on_unknown", f"must be one of {', '.join(get_args(OnUnknown))}")
         self._without_org_id = "give an org_id, or set DRIFT_ORG_ID" if org_id is None else None
-        self._org_id = 0 if org_id is None else whole("org_id", org_id, 0, SAFE)
+        self._org_id = 0 if org_id is None else integer("org_id", org_id, 0, SAFE)
         self._linger = number("linger", linger)
         self._repeats_unknown = on_unknown == "send"
         self._set_up_events(

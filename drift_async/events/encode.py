@@ -15,7 +15,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from ..core import inputs
+from ..core import validate
 from ..core.strict_json import MAX_DEPTH, dumps, plain, to_ms
 from ..errors import InputError
 from .lanes import Row
@@ -80,7 +80,7 @@ def encode_event(
     value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": moment}
     if kind == TRACK:
         if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
-            event = inputs.text("event", event, most=MAX_ID)
+            event = validate.text("event", event, most=MAX_ID)
         if event[0] == "p" and event.startswith("page"):
             raise InputError("event", "must not begin with 'page': such names are Drift's own")
         value["event"] = event
@@ -165,14 +165,14 @@ def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str
 
 def _id_or_number(field: str, value: str | int) -> str | int:
     if isinstance(value, int):
-        return inputs.whole(field, value, 0, SAFE)
+        return validate.integer(field, value, 0, SAFE)
     return _id(field, value)
 
 
 def _id(field: str, value: str) -> str:
     if type(value) is str and 0 < len(value) <= MAX_ID and not value.isspace():
         return value
-    return inputs.text(field, value, most=MAX_ID)
+    return validate.text(field, value, most=MAX_ID)
 
 
 def _is_flat(attributes: Mapping[str, Any]) -> bool:
@@ -272,7 +272,7 @@ def _converted(field: str, value: Any, depth: int) -> Any:
 
 def milliseconds(field: str, moment: datetime) -> int:
     """Return an aware datetime as epoch milliseconds that are not negative."""
-    return inputs.whole(field, to_ms(field, moment))
+    return validate.integer(field, to_ms(field, moment))
 
 
 def iso(field: str, moment: datetime) -> str:

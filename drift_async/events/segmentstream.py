@@ -14,10 +14,10 @@ from ..core.batch import Items
 from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from ..core.inputs import text
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..core.secret import Secret, token_secret
+from ..core.validate import text
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route

@@ -9,11 +9,11 @@ from typing import Any
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Model, Word, body_of, model
 from ..core.endpoint import Endpoint, Resource
-from ..core.inputs import UNSET, Unset
 from ..core.pager import Pager
+from ..core.validate import UNSET, Unset
 
 
 class PropertyType(Word):
@@ -107,8 +107,8 @@ class Accounts(Resource):
         `OutcomeUnknownError`; nothing is created twice.
         https://devdocs.drift.com/docs/creating-an-account
         """
-        body = inputs.given(
-            ownerId=inputs.identity("owner_id", owner_id),
+        body = validate.without_none(
+            ownerId=validate.identity("owner_id", owner_id),
             **_fields(name, domain, custom_properties, targeted),
         )
         return await self._send(CREATE, body)
@@ -125,7 +125,7 @@ class Accounts(Resource):
 
         https://devdocs.drift.com/docs/account-model
         """
-        size = inputs.whole("page_size", page_size, 1, 65)
+        size = validate.integer("page_size", page_size, 1, 65)
         return self._pages(ALL, resume, index=0, size=size)
 
     async def update(
@@ -145,8 +145,8 @@ class Accounts(Resource):
         """
         changes = _fields(name, domain, custom_properties, targeted)
         body = {
-            "accountId": inputs.text("account_id", account_id),
-            "ownerId": inputs.identity("owner_id", owner_id),
+            "accountId": validate.text("account_id", account_id),
+            "ownerId": validate.identity("owner_id", owner_id),
             **{field: value for field, value in changes.items() if value is not UNSET},
         }
         return await self._send(UPDATE, body)
@@ -167,15 +167,15 @@ def _fields(
 ) -> dict[str, Any]:
     """Return the fields that may be set, under the API's names."""
     return {
-        "name": inputs.optional(inputs.text, "name", name),
-        "domain": inputs.optional(inputs.text, "domain", domain),
-        "customProperties": inputs.optional(_properties, "custom_properties", properties),
-        "targeted": inputs.optional(inputs.flag, "targeted", targeted),
+        "name": validate.optional(validate.text, "name", name),
+        "domain": validate.optional(validate.text, "domain", domain),
+        "customProperties": validate.optional(_properties, "custom_properties", properties),
+        "targeted": validate.optional(validate.boolean, "targeted", targeted),
     }
 
 
 def _properties(field: str, value: Sequence[CustomProperty]) -> list[dict[str, Any]]:
-    return inputs.each(field, value, _property)
+    return validate.items(field, value, _property)
 
 
 def _property(field: str, value: object) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Model, model
 from ..core.endpoint import Endpoint, Resource
 from ..core.secret import Secret, token_secret
@@ -76,6 +76,6 @@ class App(Resource):
         """
         await self._send(
             UNINSTALL,
-            clientId=inputs.text("client_id", client_id),
+            clientId=validate.text("client_id", client_id),
             clientSecret=token_secret("client_secret", client_secret),
         )

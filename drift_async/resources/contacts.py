@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.batch import Items, cut
 from ..core.bulk import Bulk, BulkOptions
 from ..core.codec import Frozen, Model, model
@@ -155,9 +155,9 @@ class Contacts(Resource):
 
         https://devdocs.drift.com/docs/retrieving-contact
         """
-        most = inputs.whole("limit", limit, 1)
+        most = validate.integer("limit", limit, 1)
         pager = self._started()._pages(
-            FIND_BY_EMAIL, email=inputs.email("email", email), limit=min(max(most, 25), 100)
+            FIND_BY_EMAIL, email=validate.email("email", email), limit=min(max(most, 25), 100)
         )
         return await pager.collect(limit=most)
 
@@ -166,7 +166,7 @@ class Contacts(Resource):
 
         Takes one request for each 50 ids, or fewer where they are long. https://devdocs.drift.com/docs/retrieving-contact
         """
-        ids = [inputs.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
+        ids = [validate.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
         if not ids:
             raise InputError("external_ids", "give at least one")
         contacts = self._started()
@@ -195,8 +195,8 @@ class Contacts(Resource):
         return await self._send(
             UPDATE_BY_EXTERNAL_ID,
             _changes(attributes),
-            idType=inputs.word("id_type", id_type, IdType),
-            id=inputs.text("external_id", external_id),
+            idType=validate.choice("id_type", id_type, IdType),
+            id=validate.text("external_id", external_id),
         )
 
     async def upsert(
@@ -209,7 +209,7 @@ class Contacts(Resource):
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-contact
         """
         contacts = self._started()
-        fields = _merged(attributes, email, inputs.text("external_id", external_id))
+        fields = _merged(attributes, email, validate.text("external_id", external_id))
         found = await contacts.find_by_external_id(external_id)
         return await contacts._put(external_id, fields, found)
 
@@ -298,11 +298,11 @@ class Contacts(Resource):
         """
         if (contact_id is None) == (external_id is None):
             raise InputError("contact_id", "give either contact_id or external_id")
-        body = inputs.given(
-            event=inputs.text("event", event),
-            contactId=inputs.optional(inputs.identity, "contact_id", contact_id),
-            externalId=inputs.optional(inputs.text, "external_id", external_id),
-            createdAt=inputs.moment("created_at", created_at),
+        body = validate.without_none(
+            event=validate.text("event", event),
+            contactId=validate.optional(validate.identity, "contact_id", contact_id),
+            externalId=validate.optional(validate.text, "external_id", external_id),
+            createdAt=validate.moment("created_at", created_at),
         )
         return await self._send(ADD_TIMELINE_EVENT, body)
 
@@ -320,7 +320,7 @@ class Contacts(Resource):
         are done and the rest fails, the error's ``applied`` is None, and a note says how many are
         done; to repeat them does no harm. https://devdocs.drift.com/docs/contact-model
         """
-        addresses = inputs.each("emails", emails, inputs.email)
+        addresses = validate.items("emails", emails, validate.email)
         if not addresses:
             raise InputError("emails", "must hold at least one address")
         contacts = self._started()
@@ -350,7 +350,7 @@ async def _update(contacts: Contacts, item: ContactUpdate) -> Contact:
 def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
     """Return external id and attributes of a contact to upsert, or raise `InputError`."""
     new = an_item(NewContact, item)
-    external_id = inputs.text("external_id", new.external_id)
+    external_id = validate.text("external_id", new.external_id)
     return external_id, _merged(new.attributes, new.email, external_id)
 
 
@@ -370,7 +370,7 @@ def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    checked = inputs.attributes("attributes", attributes)
+    checked = validate.attributes("attributes", attributes)
     if not checked:
         raise InputError("attributes", "must not be empty")
     return {"attributes": checked}
@@ -380,10 +380,10 @@ def _merged(
     attributes: Mapping[str, Any] | None, email: str, external_id: str | None
 ) -> dict[str, Any]:
     """Return all attributes with the two that have arguments of their own."""
-    checked = inputs.attributes("attributes", attributes)
-    named = inputs.given(
-        email=inputs.email("email", email),
-        externalId=inputs.optional(inputs.text, "external_id", external_id),
+    checked = validate.attributes("attributes", attributes)
+    named = validate.without_none(
+        email=validate.email("email", email),
+        externalId=validate.optional(validate.text, "external_id", external_id),
     )
     for key, value in named.items():
         if checked.setdefault(key, value) != value:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, cast
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Frozen, Model, Word, model
 from ..core.download import Buffer, FileBuffer
 from ..core.endpoint import Endpoint, Resource
@@ -170,14 +170,20 @@ class Conversations(Resource):
         the thread, the user *auto_assignee_id* joins it. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/creating-a-conversation
         """
-        attributes = inputs.given(
-            integrationSource=inputs.optional(
-                inputs.text, "integration_source", integration_source
+        attributes = validate.without_none(
+            integrationSource=validate.optional(
+                validate.text, "integration_source", integration_source
             ),
-            autoAssigneeId=inputs.optional(inputs.identity, "auto_assignee_id", auto_assignee_id),
+            autoAssigneeId=validate.optional(
+                validate.identity, "auto_assignee_id", auto_assignee_id
+            ),
         )
-        message = inputs.given(body=inputs.text("body", body), attributes=attributes or None)
-        return await self._send(CREATE, {"email": inputs.email("email", email), "message": message})
+        message = validate.without_none(
+            body=validate.text("body", body), attributes=attributes or None
+        )
+        return await self._send(
+            CREATE, {"email": validate.email("email", email), "message": message}
+        )
 
     async def get(self, conversation_id: int) -> Conversation:
         """Return a conversation; `NotFoundError` if the organisation has no such.
@@ -199,7 +205,7 @@ class Conversations(Resource):
         changes during the walk moves to the front and may be missed.
         https://devdocs.drift.com/docs/list-conversations
         """
-        size = inputs.whole("page_size", page_size, 1, 100)
+        size = validate.integer("page_size", page_size, 1, 100)
         return self._pages(ALL, resume, limit=size, statusId=_status_ids(status))
 
     async def stats(self) -> ConversationStats:
@@ -255,7 +261,7 @@ class Conversations(Resource):
         Over *max_bytes* it raises `ResponseTooLargeError`.
         https://devdocs.drift.com/docs/message-model
         """
-        buffer = Buffer(inputs.whole("max_bytes", max_bytes))
+        buffer = Buffer(validate.integer("max_bytes", max_bytes))
         target = ATTACHMENT.target({"document_id": document_id})
         await self._caller.send(ATTACHMENT, target, sink=buffer)
         return buffer.whole()
@@ -270,7 +276,7 @@ class Conversations(Resource):
         https://devdocs.drift.com/docs/message-model
         """
         target = ATTACHMENT.target({"document_id": document_id})
-        async with FileBuffer(path, inputs.whole("max_bytes", max_bytes)) as file:
+        async with FileBuffer(path, validate.integer("max_bytes", max_bytes)) as file:
             await self._caller.send(ATTACHMENT, target, sink=file)
             await file.keep()
         return file.size
@@ -282,7 +288,7 @@ def _status_ids(status: str | Sequence[str] | None) -> list[int] | None:
         return None
     if isinstance(status, str):
         return [_status_id("status", status)]
-    numbers = inputs.each("status", status, _status_id)
+    numbers = validate.items("status", status, _status_id)
     if not numbers:
         raise InputError("status", "must name at least one status")
     return list(dict.fromkeys(numbers))

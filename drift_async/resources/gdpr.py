@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Model, model
 from ..core.endpoint import Endpoint, Resource
 
@@ -48,11 +48,11 @@ class Gdpr(Resource):
         Each call sends a mail; a lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/automating-gdpr-retrieval-and-deletion
         """
-        return await self._send(RETRIEVE, {"email": inputs.email("email", email)})
+        return await self._send(RETRIEVE, {"email": validate.email("email", email)})
 
     async def delete(self, email: str) -> GdprDeletion:
         """Have all that is stored of a person erased, for good; this happens after the reply.
 
         https://devdocs.drift.com/docs/gdpr-deletion
         """
-        return await self._send(DELETE, {"email": inputs.email("email", email)})
+        return await self._send(DELETE, {"email": validate.email("email", email)})

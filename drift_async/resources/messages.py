@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Frozen, Model, Word, body_of, from_json, model
 from ..core.endpoint import Endpoint
 from ..errors import InputError
@@ -197,40 +197,40 @@ def new_message(
     body: str | None, kind: str, buttons: Sequence[Button] | None, user_id: int | None
 ) -> dict[str, Any]:
     """Return the JSON of a message to send, or raise `InputError`."""
-    word = inputs.word("type", kind, MessageType, (MessageType.CHAT, MessageType.PRIVATE_NOTE))
+    word = validate.choice("type", kind, MessageType, (MessageType.CHAT, MessageType.PRIVATE_NOTE))
     if body is None and not buttons:
         raise InputError("body", "give a body, or buttons")
-    return inputs.given(
+    return validate.without_none(
         type=word,
-        body=inputs.optional(inputs.text, "body", body),
+        body=validate.optional(validate.text, "body", body),
         buttons=_buttons(buttons, word) or None,
-        userId=inputs.optional(inputs.identity, "user_id", user_id),
+        userId=validate.optional(validate.identity, "user_id", user_id),
     )
 
 
 def _buttons(buttons: Sequence[Button] | None, kind: str) -> list[dict[str, Any]]:
     if buttons is None:
         return []
-    return inputs.each("buttons", buttons, lambda field, one: _button(field, one, kind))
+    return validate.items("buttons", buttons, lambda field, one: _button(field, one, kind))
 
 
 def _button(field: str, button: Button, kind: str) -> dict[str, Any]:
     data = body_of(field, button, Button)
-    label = inputs.text(f"{field}.label", button.label)
-    what = inputs.word(f"{field}.type", button.type or ButtonType.REPLY, ButtonType)
+    label = validate.text(f"{field}.label", button.label)
+    what = validate.choice(f"{field}.type", button.type or ButtonType.REPLY, ButtonType)
     if kind == MessageType.CHAT and what != ButtonType.REPLY:
         raise InputError(f"{field}.type", "must be reply in a chat message")
-    inputs.optional(_style, f"{field}.style", button.style)
+    validate.optional(_style, f"{field}.style", button.style)
     if button.reaction is not None:
         _check_reaction(f"{field}.reaction", button.reaction)
     return {**data, "value": label if button.value is None else button.value, "type": what}
 
 
 def _style(field: str, style: object) -> str:
-    return inputs.word(field, style, ButtonStyle)
+    return validate.choice(field, style, ButtonStyle)
 
 
 def _check_reaction(field: str, reaction: Reaction) -> None:
-    kind = inputs.word(f"{field}.type", reaction.type, ReactionType)
+    kind = validate.choice(f"{field}.type", reaction.type, ReactionType)
     if kind == ReactionType.REPLACE:
-        inputs.text(f"{field}.message", reaction.message)
+        validate.text(f"{field}.message", reaction.message)

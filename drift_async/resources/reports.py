@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Model, Word, body_of, model
 from ..core.endpoint import Endpoint, Resource
 from ..errors import InputError
@@ -90,8 +90,8 @@ class Reports(Resource):
         https://devdocs.drift.com/docs/conversation-reporting
         """
         body = {
-            "filters": inputs.each("filters", filters, _filter),
-            "metrics": inputs.each("metrics", metrics, inputs.text),
+            "filters": validate.items("filters", filters, _filter),
+            "metrics": validate.items("metrics", metrics, validate.text),
         }
         return await self._send(CONVERSATIONS, body)
 

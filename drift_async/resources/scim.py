@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.codec import Model, body_of, model
 from ..core.endpoint import Endpoint, Resource
 from ..core.pager import Pager
@@ -102,8 +102,8 @@ class Scim(Resource):
         *filter* is an expression such as ``userName eq "ada@example.com"``.
         https://devdocs.drift.com/docs/searching
         """
-        condition = inputs.optional(inputs.text, "filter", filter)
-        size = inputs.whole("page_size", page_size, 1, 200)
+        condition = validate.optional(validate.text, "filter", filter)
+        size = validate.integer("page_size", page_size, 1, 200)
         return self._pages(ALL, resume, filter=condition, count=size)
 
     async def get(self, user_id: str) -> ScimUser:
@@ -148,6 +148,6 @@ class Scim(Resource):
 
 def _whole(user: ScimUser) -> dict[str, Any]:
     body = body_of("user", user, ScimUser)
-    inputs.text("user.user_name", user.user_name)
-    inputs.text("user.display_name", user.display_name)
+    validate.text("user.user_name", user.user_name)
+    validate.text("user.display_name", user.display_name)
     return body

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import attrs
 
-from ..core import inputs
+from ..core import validate
 from ..core.batch import cut
 from ..core.codec import Model, Word, model
 from ..core.endpoint import Endpoint, Resource
-from ..core.inputs import UNSET, Unset
 from ..core.pager import Pager
+from ..core.validate import UNSET, Unset
 from ..errors import CursorError, InputError
 
 IDS_PER_REQUEST = 20
@@ -151,7 +151,7 @@ class Users(Resource):
         Takes one request for each 20 ids, under one ``timeout``.
         https://devdocs.drift.com/docs/retrieving-user
         """
-        ids = inputs.each("user_ids", user_ids, inputs.identity)
+        ids = validate.items("user_ids", user_ids, validate.identity)
         users = self._started()
         found: dict[int, User] = {}
         for batch in cut(dict.fromkeys(ids), IDS_PER_REQUEST):
@@ -183,16 +183,16 @@ class Users(Resource):
         *phone* looks like ``617-555-0100``, *availability* is ``AVAILABLE`` or ``OFFLINE``.
         https://devdocs.drift.com/docs/updating-users
         """
-        body = inputs.changes(
-            name=inputs.optional(inputs.text, "name", name),
-            alias=inputs.optional(inputs.text, "alias", alias),
-            email=inputs.optional(inputs.email, "email", email),
-            phone=inputs.optional(_phone, "phone", phone),
-            locale=inputs.optional(inputs.text, "locale", locale),
-            avatarUrl=inputs.optional(inputs.text, "avatar_url", avatar_url),
-            availability=inputs.optional(_availability, "availability", availability),
+        body = validate.without_unset(
+            name=validate.optional(validate.text, "name", name),
+            alias=validate.optional(validate.text, "alias", alias),
+            email=validate.optional(validate.email, "email", email),
+            phone=validate.optional(_phone, "phone", phone),
+            locale=validate.optional(validate.text, "locale", locale),
+            avatarUrl=validate.optional(validate.text, "avatar_url", avatar_url),
+            availability=validate.optional(_availability, "availability", availability),
         )
-        return await self._send(UPDATE, body, userId=inputs.identity("user_id", user_id))
+        return await self._send(UPDATE, body, userId=validate.identity("user_id", user_id))
 
     async def meetings(self, start: datetime, end: datetime) -> list[Meeting]:
         """Return the meetings that begin from *start* to *end*; the API looks 30 days back at most.
@@ -219,7 +219,7 @@ class Users(Resource):
 
 
 def _phone(field: str, value: object) -> str:
-    number = inputs.text(field, value)
+    number = validate.text(field, value)
     if not _PHONE.fullmatch(number):
         raise InputError(field, "must look like 617-555-0100")
     return number
@@ -227,11 +227,11 @@ def _phone(field: str, value: object) -> str:
 
 def _availability(field: str, value: object) -> str:
     settable = (Availability.AVAILABLE, Availability.OFFLINE)
-    return inputs.word(field, value, Availability, settable)
+    return validate.choice(field, value, Availability, settable)
 
 
 def _instant(field: str, value: datetime) -> int:
-    moment = inputs.moment(field, value)
+    moment = validate.moment(field, value)
     if moment is None:
         raise InputError(field, "must be a datetime")
     return moment

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core.discreet import discreet
-from ..core.inputs import UNSET, Unset
+from ..core.validate import UNSET, Unset
 from ..resources import accounts as _async
 from ..resources.accounts import Account, CustomProperty
 from .iterators import Pager

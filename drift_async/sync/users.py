@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from ..core.discreet import discreet
-from ..core.inputs import UNSET, Unset
+from ..core.validate import UNSET, Unset
 from ..resources import users as _async
 from ..resources.users import Meeting, User
 from .iterators import Pager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from ..core.inputs import number
+from ..core.validate import number
 from .events import WebhookEvent, log
 from .handlers import Handler, Registry, Round, check_kind, is_async
 from .intake import Backlog, Intake

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Self
 
 from ..core.discreet import clear, discreet
-from ..core.inputs import number, whole
 from ..core.secret import Secret
+from ..core.validate import integer, number
 from ..errors import InputError, VerificationError
 from .events import WebhookEvent, log
 from .verify import MIB, Headers, Verifier
@@ -83,11 +83,11 @@ class Registry:
             verification_token, tolerance=tolerance, max_body=max_body, clock=clock
         )
         self._recent = Recent(
-            number("dedup_window", dedup_window), whole("dedup_size", dedup_size, 1), clock
+            number("dedup_window", dedup_window), integer("dedup_size", dedup_size, 1), clock
         )
         self._body_timeout = number("body_timeout", body_timeout, above=0)
-        self._max_running = whole("max_running", max_running, 1)
-        self._max_waiting = whole("max_waiting", max_waiting)
+        self._max_running = integer("max_running", max_running, 1)
+        self._max_waiting = integer("max_waiting", max_waiting)
         self._on_error = on_error
         self._handlers: list[tuple[Handler, list[type[WebhookEvent]]]] = []
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 from ..core.discreet import discreet
-from ..core.inputs import number
 from ..core.secret import Secret
+from ..core.validate import number
 from ..errors import InputError, VerificationError
 from .verify import Headers, header_values
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..core.inputs import number, whole
 from ..core.secret import Secret, token_secret
 from ..core.strict_json import loads
+from ..core.validate import integer, number
 from ..errors import InputError, VerificationError
 from .events import WebhookEvent, read_event
 
@@ -35,7 +35,7 @@ class Verifier:
     ) -> None:
         self._tokens = _secrets(tokens)
         self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
-        self.max_body = whole("max_body", max_body, 1)
+        self.max_body = integer("max_body", max_body, 1)
         self._clock = clock
 
     def judge(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
