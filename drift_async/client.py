@@ -22,7 +22,7 @@ from .core.outcome import BulkProgress, Item, Value
 from .core.rate_limit import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
-from .core.strict_json import dumps, plain
+from .core.strict_json import dumps, to_plain_json
 from .errors import CredentialsError, InputError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Drift(Client):
                 if params:
                     target = f"{target}?{query(params)}"
             if json is not None:
-                body = dumps(plain("json", json))
+                body = dumps(to_plain_json("json", json))
             reply = await self._caller.send(endpoint, target, body)
             if len(reply.body) > BIG:
                 return await in_thread(endpoint.decode_any, reply)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from drift_async import InputError
 from drift_async.core import nesting, strict_json
-from drift_async.core.strict_json import dumps, loads, plain
+from drift_async.core.strict_json import dumps, loads, to_plain_json
 
 from .json_corners import (
     NO_NUMBERS,
@@ -243,7 +243,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_what_is_written_reads_back_equal(value: Any) -> None:
     assert loads(dumps(value)) == value
-    assert plain("value", value) == value
+    assert to_plain_json("value", value) == value
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()[:-1]))
@@ -270,8 +270,8 @@ class Name(str):
     ],
 )
 def test_what_users_give_becomes_plain_json(value: Any, expected: Any) -> None:
-    assert plain("field", value) == expected
-    assert json.loads(dumps(plain("field", value))) == expected
+    assert to_plain_json("field", value) == expected
+    assert json.loads(dumps(to_plain_json("field", value))) == expected
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_what_users_give_becomes_plain_json(value: Any, expected: Any) -> None:
 )
 def test_what_is_not_json_is_refused_with_its_path(value: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        plain("at", value)
+        to_plain_json("at", value)
     assert caught.value.field == field
 
 
@@ -299,4 +299,4 @@ def test_a_value_that_holds_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(InputError, match="nested"):
-        plain("at", value)
+        to_plain_json("at", value)

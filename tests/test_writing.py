@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from drift_async import UNSET, Contact, Frozen, InputError, Secret
 from drift_async.core import validate
-from drift_async.core.strict_json import dumps, loads, plain
+from drift_async.core.strict_json import dumps, loads, to_plain_json
 
 try:
     import orjson
@@ -117,7 +117,7 @@ def written(work: Callable[..., Any], *args: Any) -> tuple[Any, str]:
 @example({"a": 2**14280 - 1, "b": 1 - 2**14280})
 @example({"a": -0.0, "b": 5e-324, "c": 1.7976931348623157e308, "d": 2**63, "e": -(2**63)})
 def test_any_value_is_refused_by_its_place_or_reads_back_equal_everywhere(value: Any) -> None:
-    data, place = written(plain, "at", value)
+    data, place = written(to_plain_json, "at", value)
     if place:
         assert place.startswith(("at:", "at.", "at[", "at (a key)"))
         return
@@ -158,5 +158,5 @@ def test_a_secret_in_a_list_of_a_frozen_map_is_refused_with_its_place() -> None:
 def test_what_is_no_json_is_refused(value: Any) -> None:
     for whole, place in ((value, "at"), ([0, value], "at[1]"), ({"a": {"b": value}}, "at.a.b")):
         with pytest.raises(InputError) as caught:
-            plain("at", whole)
+            to_plain_json("at", whole)
         assert caught.value.field == place

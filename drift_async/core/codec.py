@@ -23,7 +23,7 @@ from ..errors import InputError
 from .discreet import discreet
 from .secret import Secret
 from .straight import StraightReader, can_be_straight
-from .strict_json import EPOCH, MILLISECOND, plain
+from .strict_json import EPOCH, MILLISECOND, to_plain_json
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ def body_of(field: str, value: object, kind: type[Model]) -> dict[str, Any]:
     """Return the JSON of a model that a user made, or raise `InputError` with the faulty field."""
     if not isinstance(value, kind):
         raise InputError(field, f"must be a {kind.__name__}")
-    data: dict[str, Any] = plain(field, to_json(value))
+    data: dict[str, Any] = to_plain_json(field, to_json(value))
     try:
         structure(data, kind)
     except MisfitError as error:

@@ -26,7 +26,7 @@ from .download import Sink
 from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
 from .secret import Secret
-from .strict_json import dumps, loads, plain
+from .strict_json import dumps, loads, to_plain_json
 from .validate import MAX_ID, integer
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def _query_text(key: str, value: object) -> str:
         value = value.reveal()
     if not isinstance(value, str | int | float | datetime | Enum):
         raise InputError(key, "must be text, number, bool or datetime")
-    given = plain(key, value)
+    given = to_plain_json(key, value)
     if isinstance(given, bool):
         return "true" if given else "false"
     return _quoted(key, str(given))

@@ -64,7 +64,7 @@ class RetryInfo:
 
 
 class Spans(Protocol):
-    """Makes a span of each call, as `drift_async.core.spans.OpenTelemetry` does."""
+    """Makes a span of each call, as `drift_async.core.tracing.OpenTelemetry` does."""
 
     async def around(self, operation: str, call: Coroutine[Any, Any, Reply]) -> Reply: ...
     def retry(self, info: RetryInfo) -> None: ...

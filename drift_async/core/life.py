@@ -253,6 +253,6 @@ def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLCon
 def _spans(provider: TracerProvider | None, origin: str) -> Spans | None:
     if provider is None:
         return None
-    from .spans import OpenTelemetry
+    from .tracing import OpenTelemetry
 
     return OpenTelemetry(provider, origin)

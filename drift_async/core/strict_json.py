@@ -112,7 +112,7 @@ _ENCODER = json.JSONEncoder(
 )
 
 
-def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
+def to_plain_json(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return what a user gave as plain JSON data, or raise `InputError` with the path of the fault.
 
     Mappings become dicts, sequences lists, aware datetimes epoch milliseconds, enum members their
@@ -121,7 +121,7 @@ def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return plain(field, value.value, depth)
+        return to_plain_json(field, value.value, depth)
     if isinstance(value, str):
         return _encodable(field, str.__str__(value))
     if isinstance(value, int):
@@ -138,11 +138,11 @@ def plain(field: str, value: Any, depth: int = MAX_DEPTH) -> Any:
         raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         return {
-            _key(field, key): plain(f"{field}.{key}", item, depth - 1)
+            _key(field, key): to_plain_json(f"{field}.{key}", item, depth - 1)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [plain(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
+        return [to_plain_json(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
     raise InputError(field, "must be JSON data: text, number, bool, None, list or mapping")
 
 

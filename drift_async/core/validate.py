@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ..errors import InputError
-from .strict_json import plain, to_ms
+from .strict_json import to_ms, to_plain_json
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -50,7 +50,7 @@ def text(field: str, value: object, *, most: int = MAX_TEXT) -> str:
         raise InputError(field, "must be a text that is not blank")
     if len(value) > most:
         raise InputError(field, f"must have at most {most} characters")
-    checked: str = plain(field, value)
+    checked: str = to_plain_json(field, value)
     return checked
 
 
@@ -125,7 +125,7 @@ def attributes(field: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise InputError(field, "must be a mapping")
-    checked: dict[str, Any] = plain(field, value)
+    checked: dict[str, Any] = to_plain_json(field, value)
     for key, item in checked.items():
         if item is None:
             raise InputError(f"{field}.{key}", "must not be None: the API takes no null here")

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..core import validate
-from ..core.strict_json import MAX_DEPTH, dumps, plain, to_ms
+from ..core.strict_json import MAX_DEPTH, dumps, to_ms, to_plain_json
 from ..errors import InputError
 from .lanes import Row
 
@@ -146,7 +146,7 @@ def _row(kind: int, value: dict[str, Any], owner: str | int) -> Row:
         for name, item in value.items():
             if name == "attributes":
                 item = _flat(item)
-            value[name] = plain(_SPELLED.get(name, name), item)
+            value[name] = to_plain_json(_SPELLED.get(name, name), item)
         body = encode(value, option=OPTION)[:-1]
     if len(body) > MAX_EVENT:
         raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
@@ -214,7 +214,7 @@ def _attribute(name: object, value: object) -> Any:
         raise InputError(field, _FLAT)
     if isinstance(value, int) and not -SAFE <= value <= SAFE:
         raise InputError(field, _TOO_LONG)
-    return plain(field, value)
+    return to_plain_json(field, value)
 
 
 def _free(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,14 +260,14 @@ def _converted(field: str, value: Any, depth: int) -> Any:
     if isinstance(value, Mapping | list | tuple) and not depth:
         raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        plain(field, dict.fromkeys(value))  # the names
+        to_plain_json(field, dict.fromkeys(value))  # the names
         return {
             str.__str__(name): _converted(f"{field}.{name}", item, depth - 1)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_converted(f"{field}[{n}]", item, depth - 1) for n, item in enumerate(value)]
-    return plain(field, value)
+    return to_plain_json(field, value)
 
 
 def milliseconds(field: str, moment: datetime) -> int:
