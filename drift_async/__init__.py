@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .core.bulk import Bulk as Bulk
-    from .core.codec import (
-        Frozen as Frozen,
-    )
-    from .core.codec import (
-        Model as Model,
-    )
-    from .core.codec import (
-        from_json as from_json,
-    )
-    from .core.codec import (
-        to_json as to_json,
-    )
     from .core.hooks import RequestInfo as RequestInfo
     from .core.hooks import ResponseInfo as ResponseInfo
     from .core.hooks import RetryInfo as RetryInfo
+    from .core.models import (
+        FrozenMap as FrozenMap,
+    )
+    from .core.models import (
+        Model as Model,
+    )
+    from .core.models import (
+        from_json as from_json,
+    )
+    from .core.models import (
+        to_json as to_json,
+    )
     from .core.outcome import BulkProgress as BulkProgress
     from .core.outcome import BulkReport as BulkReport
     from .core.outcome import Outcome as Outcome
@@ -333,7 +333,7 @@ MODULES = {
     "auth": "OAuth",
     "client": "Drift",
     "core.bulk": "Bulk",
-    "core.codec": "Frozen Model from_json to_json",
+    "core.models": "FrozenMap Model from_json to_json",
     "core.hooks": "RequestInfo ResponseInfo RetryInfo",
     "core.validate": "UNSET Unset",
     "core.outcome": "BulkProgress BulkReport Outcome",

@@ -19,8 +19,8 @@ from typing import ClassVar, TypeVar
 import attrs
 
 from .core.call import Live, Site
-from .core.codec import Model, model
 from .core.hooks import log
+from .core.models import Model, model
 from .core.secret import Secret
 from .core.strict_json import dumps, loads
 from .errors import CredentialsError, DriftError, TokenNotSavedError

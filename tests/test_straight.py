@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async.core import codec, straight
-from drift_async.core.codec import Model, model, structure, to_json
+from drift_async.core.converter import structure
 from drift_async.core.endpoint import Reply
+from drift_async.core.models import Model, model, to_json
 from drift_async.core.straight import StraightReader
 from drift_async.errors import DecodeError
 from drift_async.resources.conversations import (
@@ -141,7 +142,7 @@ def test_true_is_no_number_in_any_row() -> None:
     for key in ("id", "contactId", "createdAt", "participants"):
         for shape in (ROW, without("orgId"), ROW | UNKNOWN):
             bad = shape | {key: [True] if key == "participants" else True}
-            with pytest.raises(codec.MisfitError, match="got bool"):
+            with pytest.raises(codec.StructureError, match="got bool"):
                 structure([shape, bad], many(Conversation))
 
 
@@ -151,7 +152,7 @@ def test_what_is_no_map_is_no_row(bad: Any) -> None:
     for rows in ([bad], [good, bad], [{}, bad], [good, bad, good]):
         with pytest.raises((ValueError, TypeError)):
             fresh(ConversationTag).read_all(rows)
-        with pytest.raises(codec.MisfitError, match=rf"\$\[{rows.index(bad)}\].*expected map"):
+        with pytest.raises(codec.StructureError, match=rf"\$\[{rows.index(bad)}\].*expected map"):
             structure(rows, many(ConversationTag))
 
 

@@ -20,7 +20,7 @@ import attrs
 from ..errors import DecodeError, InputError, describe_body
 from .batch import Items
 from .bulk import Bulk, BulkCaller, BulkOptions
-from .codec import MisfitError, structure
+from .converter import StructureError, structure
 from .discreet import discreet
 from .download import Sink
 from .offload import BIG, in_thread
@@ -103,7 +103,7 @@ class Endpoint(Generic[T]):
         try:
             result: T = self._shaped(loads(reply.body)) if self._is_json else self._read(reply.body)
             return result
-        except (MisfitError, ValueError) as fault:
+        except (StructureError, ValueError) as fault:
             error = self._decode_error(fault, reply)
         raise error
 
@@ -120,12 +120,12 @@ class Endpoint(Generic[T]):
         try:
             value = loads(reply.body)
             return self._shaped(value), value
-        except (MisfitError, ValueError) as fault:
+        except (StructureError, ValueError) as fault:
             error = self._decode_error(fault, reply)
         raise error
 
-    def _decode_error(self, fault: MisfitError | ValueError, reply: Reply) -> DecodeError:
-        if isinstance(fault, MisfitError):
+    def _decode_error(self, fault: StructureError | ValueError, reply: Reply) -> DecodeError:
+        if isinstance(fault, StructureError):
             detail, path = fault.detail, fault.path
         else:
             body = describe_body(reply.headers, reply.body)
@@ -137,7 +137,7 @@ class Endpoint(Generic[T]):
             case "ok":
                 value = loads(body)
                 if not isinstance(value, dict) or value.get("ok") is False:
-                    raise MisfitError("$.ok", "expected true")
+                    raise StructureError("$.ok", "expected true")
                 return None
             case "text":
                 return _text(body)
@@ -153,12 +153,12 @@ class Endpoint(Generic[T]):
         if self.under is not None:
             path = f"{path}.{self.under}"
             if type(value) is not dict or self.under not in value:
-                raise MisfitError(path, "required field missing")
+                raise StructureError(path, "required field missing")
             value = value[self.under]
         try:
             result = structure(value, self._shape)
-        except MisfitError as fault:
-            raise MisfitError(path + fault.path.removeprefix("$"), fault.detail) from None
+        except StructureError as fault:
+            raise StructureError(path + fault.path.removeprefix("$"), fault.detail) from None
         return list(result) if type(result) is tuple else result
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
 from ..core.batch import Items
-from ..core.codec import Frozen
 from ..core.connection import Connection
 from ..core.discreet import discreet
 from ..core.life import Client, CommonSettings
+from ..core.models import FrozenMap
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
 from ..core.validate import integer, number
@@ -342,7 +342,7 @@ class EventClient(Client):
             delivered=ledger.delivered,
             pending=ledger.pending,
             dead=ledger.dead,
-            dropped=Frozen(ledger.dropped),
+            dropped=FrozenMap(ledger.dropped),
             recovered=ledger.recovered,
             in_flight=ledger.in_flight(),
             bytes=ledger.bytes,
@@ -365,7 +365,7 @@ class EventClient(Client):
 
     def _shown(self, grave: Grave) -> DeadEvent:
         try:
-            event = Frozen(json.loads(grave.row.body))
+            event = FrozenMap(json.loads(grave.row.body))
             operation = self._routes[grave.row.kind].name
         except (ValueError, TypeError, IndexError):
             event, operation = None, "unreadable"

@@ -10,13 +10,13 @@ from typing import Any
 import attrs
 
 from ..core import validate
-from ..core.codec import Model, Word, body_of, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, OpenEnum, body_of, model
 from ..core.pager import Pager
 from ..core.validate import UNSET, Unset
 
 
-class PropertyType(Word):
+class PropertyType(OpenEnum):
     """The type of a custom property."""
 
     STRING = "STRING"

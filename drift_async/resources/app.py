@@ -10,8 +10,8 @@ from typing import ClassVar
 import attrs
 
 from ..core import validate
-from ..core.codec import Model, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, model
 from ..core.secret import Secret, token_secret
 
 

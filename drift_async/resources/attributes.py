@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, overload
 
-from ..core.codec import Frozen, MisfitError, Model, Word, model, structure
+from ..core.converter import StructureError, structure
+from ..core.models import FrozenMap, Model, OpenEnum, model
 from ..errors import InputError
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class _Attribute(Generic[T]):
     def _read(self, key: str, value: Any) -> T:
         try:
             result: T = structure(value, self._kind)
-        except MisfitError as fault:
+        except StructureError as fault:
             detail = fault.detail
         else:
             return result
@@ -51,7 +52,7 @@ class _ExternalId(_Attribute[str]):
         return super()._read(key, str(value) if type(value) is int else value)
 
 
-class ContactAttributes(Frozen):
+class ContactAttributes(FrozenMap):
     """The attributes of a contact: a map, with accessors for the keys that are documented.
 
     An accessor is None when the key is absent or null; a value of another type than the documented
@@ -66,8 +67,8 @@ class ContactAttributes(Frozen):
     phone = _Attribute(str)
     first_name = _Attribute(str)
     external_id = _ExternalId(str, "externalId", "external_id")
-    events = _Attribute(Frozen)
-    social_profiles = _Attribute(Frozen, "socialProfiles")
+    events = _Attribute(FrozenMap)
+    social_profiles = _Attribute(FrozenMap, "socialProfiles")
     tags = _Attribute(tuple[Any, ...])
     end_user_version = _Attribute(int, "_end_user_version", "_END_USER_VERSION")
     calculated_version = _Attribute(int, "_calculated_version")
@@ -96,7 +97,7 @@ class ContactAttributes(Frozen):
 NO_ATTRIBUTES = ContactAttributes()
 
 
-class AttributeType(Word):
+class AttributeType(OpenEnum):
     """The type of a contact attribute."""
 
     STRING = "STRING"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from ..core.codec import Frozen, model
+from ..core.models import FrozenMap, model
 from ..core.strict_json import MAX_DEPTH
 from ..core.window import Work
 from ..errors import InputError
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def _kept(attributes: Any) -> Any:
     """Return a map that the caller's next row does not change; what is none is refused later."""
-    return Frozen(_own(attributes)) if isinstance(attributes, Mapping) else attributes
+    return FrozenMap(_own(attributes)) if isinstance(attributes, Mapping) else attributes
 
 
 def _own(value: Any, depth: int = MAX_DEPTH) -> Any:

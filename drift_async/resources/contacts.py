@@ -14,8 +14,8 @@ import attrs
 from ..core import validate
 from ..core.batch import Items, cut
 from ..core.bulk import Bulk, BulkOptions
-from ..core.codec import Frozen, Model, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import FrozenMap, Model, model
 from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
 from .contact_items import ContactUpdate, NewContact, Upserts, an_item
@@ -56,7 +56,7 @@ class TimelineEvent(Model):
     event: str | None = None
     contact_id: int | None = None
     created_at: datetime | None = None
-    attributes: Frozen | None = None
+    attributes: FrozenMap | None = None
 
 
 class IdType(Enum):

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final, cast
 import attrs
 
 from ..core import validate
-from ..core.codec import Frozen, Model, Word, model
 from ..core.download import Buffer, FileBuffer
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import FrozenMap, Model, OpenEnum, model
 from ..core.pager import Pager
 from ..errors import InputError
 from .messages import Button, Message, Posting, Transcript, new_message
@@ -20,7 +20,7 @@ from .messages import Button, Message, Posting, Transcript, new_message
 MIB: Final = 1024 * 1024
 
 
-class ConversationStatus(Word):
+class ConversationStatus(OpenEnum):
     """How a conversation stands; ``bulk_sent``: a playbook wrote and nobody has answered."""
 
     OPEN = "open"
@@ -70,7 +70,7 @@ class Conversation(Model):
 class ConversationStats(Model):
     """How many conversations there are: ``counts`` by status, in the API's own upper case."""
 
-    counts: Mapping[str, int] = attrs.field(converter=Frozen)
+    counts: Mapping[str, int] = attrs.field(converter=FrozenMap)
 
     wire: ClassVar[Mapping[str, str]] = {"counts": "conversationCount"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from ..core import validate
-from ..core.codec import Model, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, model
 
 
 @model

@@ -9,12 +9,12 @@ from typing import Any
 import attrs
 
 from ..core import validate
-from ..core.codec import Frozen, Model, Word, body_of, from_json, model
 from ..core.endpoint import Endpoint
+from ..core.models import FrozenMap, Model, OpenEnum, body_of, from_json, model
 from ..errors import InputError
 
 
-class MessageType(Word):
+class MessageType(OpenEnum):
     """Who sees a message; the last three are of older bots."""
 
     CHAT = "chat"
@@ -24,7 +24,7 @@ class MessageType(Word):
     EDIT = "edit"
 
 
-class EditType(Word):
+class EditType(OpenEnum):
     """What an older bot's edit does to a message."""
 
     DELETE = "delete"
@@ -33,7 +33,7 @@ class EditType(Word):
     REPLACE_BUTTONS = "replace_buttons"
 
 
-class AuthorType(Word):
+class AuthorType(OpenEnum):
     """Who wrote a message."""
 
     CONTACT = "contact"
@@ -49,7 +49,7 @@ class Author(Model):
     bot: bool | None = None
 
 
-class ButtonType(Word):
+class ButtonType(OpenEnum):
     """What a button does: only ``reply`` is for contacts, the others are for agents."""
 
     REPLY = "reply"
@@ -58,14 +58,14 @@ class ButtonType(Word):
     NOOP = "noop"
 
 
-class ButtonStyle(Word):
+class ButtonStyle(OpenEnum):
     """How a button looks."""
 
     PRIMARY = "primary"
     DANGER = "danger"
 
 
-class ReactionType(Word):
+class ReactionType(OpenEnum):
     """What becomes of a message when its button is clicked."""
 
     REPLACE = "replace"
@@ -148,7 +148,7 @@ class Message(Model):
     created_at: datetime | None = None
     buttons: tuple[Button, ...] | None = None
     context: MessageContext | None = None
-    attributes: Frozen | None = None
+    attributes: FrozenMap | None = None
     attachments: tuple[Attachment, ...] | None = None
     attachment: Any = None
     edited_message_id: int | None = None

@@ -6,12 +6,12 @@ from datetime import datetime
 
 import attrs
 
-from ..core.codec import Frozen, Model, Word, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import FrozenMap, Model, OpenEnum, model
 from ..core.pager import Pager
 
 
-class ReportType(Word):
+class ReportType(OpenEnum):
     """What a playbook is measured by."""
 
     BOOK_MORE_MEETINGS = "BOOK_MORE_MEETINGS"
@@ -35,7 +35,7 @@ class Playbook(Model):
     id: int
     name: str | None = None
     org_id: int | None = None
-    meta: Frozen | None = None
+    meta: FrozenMap | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     created_author_id: int | None = None

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import attrs
 
 from ..core import validate
-from ..core.codec import Model, Word, body_of, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, OpenEnum, body_of, model
 from ..errors import InputError
 
 
-class ReportOperation(Word):
+class ReportOperation(OpenEnum):
     """How a filter compares."""
 
     HAS_PROPERTY = "HAS_PROPERTY"

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from ..core import validate
-from ..core.codec import Model, body_of, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, body_of, model
 from ..core.pager import Pager
 from ..errors import InputError
 

@@ -6,19 +6,19 @@ from datetime import datetime
 
 import attrs
 
-from ..core.codec import Model, Word, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, OpenEnum, model
 from ..core.pager import Pager
 
 
-class TeamStatus(Word):
+class TeamStatus(OpenEnum):
     """Whether a team is in use."""
 
     ENABLED = "ENABLED"
     ARCHIVED = "ARCHIVED"
 
 
-class TeamAvailabilityMode(Word):
+class TeamAvailabilityMode(OpenEnum):
     """When a team is online."""
 
     ALWAYS_ONLINE = "ALWAYS_ONLINE"

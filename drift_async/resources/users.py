@@ -11,8 +11,8 @@ import attrs
 
 from ..core import validate
 from ..core.batch import cut
-from ..core.codec import Model, Word, model
 from ..core.endpoint import Endpoint, Resource
+from ..core.models import Model, OpenEnum, model
 from ..core.pager import Pager
 from ..core.validate import UNSET, Unset
 from ..errors import CursorError, InputError
@@ -23,7 +23,7 @@ MEETINGS_PER_REQUEST = 1000
 _PHONE = re.compile(r"[0-9]{3}-[0-9]{3}-[0-9]{4}")
 
 
-class Availability(Word):
+class Availability(OpenEnum):
     """Whether a user takes conversations."""
 
     AVAILABLE = "AVAILABLE"
@@ -31,7 +31,7 @@ class Availability(Word):
     ON_CALL = "ON_CALL"
 
 
-class UserRole(Word):
+class UserRole(OpenEnum):
     """What a user may do."""
 
     MEMBER = "member"
@@ -60,28 +60,28 @@ class User(Model):
     updated_at: datetime | None = None
 
 
-class MeetingStatus(Word):
+class MeetingStatus(OpenEnum):
     """Whether a meeting takes place."""
 
     ACTIVE = "ACTIVE"
     CANCELED = "CANCELED"
 
 
-class MeetingSource(Word):
+class MeetingSource(OpenEnum):
     """Where a meeting was booked."""
 
     EMAIL_DROP = "EMAIL_DROP"
     WIDGET = "WIDGET"
 
 
-class MeetingType(Word):
+class MeetingType(OpenEnum):
     """What kind of meeting it is."""
 
     NEW_MEETING = "New Meeting"
     FOLLOW_UP = "Follow Up"
 
 
-class ConferenceType(Word):
+class ConferenceType(OpenEnum):
     """Where a meeting is held."""
 
     ZOOM = "ZOOM"

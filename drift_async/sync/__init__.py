@@ -12,21 +12,21 @@ from .. import HOMES
 from .._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ..core.codec import (
-        Frozen as Frozen,
-    )
-    from ..core.codec import (
-        Model as Model,
-    )
-    from ..core.codec import (
-        from_json as from_json,
-    )
-    from ..core.codec import (
-        to_json as to_json,
-    )
     from ..core.hooks import RequestInfo as RequestInfo
     from ..core.hooks import ResponseInfo as ResponseInfo
     from ..core.hooks import RetryInfo as RetryInfo
+    from ..core.models import (
+        FrozenMap as FrozenMap,
+    )
+    from ..core.models import (
+        Model as Model,
+    )
+    from ..core.models import (
+        from_json as from_json,
+    )
+    from ..core.models import (
+        to_json as to_json,
+    )
     from ..core.outcome import BulkProgress as BulkProgress
     from ..core.outcome import BulkReport as BulkReport
     from ..core.outcome import Outcome as Outcome

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Final, cast
 
 import attrs
 
-from ..core.codec import Frozen, MisfitError, Model, Word, model, structure, to_json
+from ..core.converter import StructureError, structure
+from ..core.models import FrozenMap, Model, OpenEnum, model, to_json
 from ..resources.contacts import Contact
 from ..resources.conversations import Conversation
 from ..resources.messages import Message
@@ -34,7 +35,7 @@ from .payloads import (
 log = logging.getLogger("drift_async.webhooks")
 
 
-class EventType(Word):
+class EventType(OpenEnum):
     """What a webhook tells of."""
 
     CONTACT_IDENTIFIED = "contact_identified"
@@ -91,9 +92,9 @@ class UnknownEvent(WebhookEvent):
     """An event of a type, or with a payload, that this release does not know."""
 
     @property
-    def raw(self) -> Frozen:
+    def raw(self) -> FrozenMap:
         """The payload as it came, without the verification token."""
-        return Frozen(to_json(self))
+        return FrozenMap(to_json(self))
 
 
 @model
@@ -171,7 +172,7 @@ class ConversationManualPushEvent(WebhookEvent):
     """A conversation was closed or synchronised by hand. The payload is not documented."""
 
     type: EventType = EventType.CONVERSATION_MANUAL_PUSH
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -179,7 +180,7 @@ class ConversationPushEvent(WebhookEvent):
     """A conversation became inactive or was pushed by hand. The payload is not documented."""
 
     type: EventType = EventType.CONVERSATION_PUSH
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -261,7 +262,7 @@ class ChatToCallEvent(WebhookEvent):
     """A chat went on as a call. The payload is not documented."""
 
     type: EventType = EventType.CHAT_TO_CALL
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -269,7 +270,7 @@ class GdprDeleteRequestedEvent(WebhookEvent):
     """Somebody's data is to be erased. The payload is not documented."""
 
     type: EventType = EventType.GDPR_DELETE_REQUESTED
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 @model
@@ -277,7 +278,7 @@ class AppDisconnectedEvent(WebhookEvent):
     """Your app was uninstalled. The payload is not documented."""
 
     type: EventType = EventType.APP_DISCONNECTED
-    data: Frozen | None = None
+    data: FrozenMap | None = None
 
 
 _KINDS = (
@@ -317,7 +318,7 @@ def read_event(payload: dict[str, Any]) -> WebhookEvent:
     if kind is not None:
         try:
             event: WebhookEvent = structure(payload, kind)
-        except MisfitError as misfit:
+        except StructureError as misfit:
             log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
         else:
             return event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ..core.codec import Model, Word, model
+from ..core.models import Model, OpenEnum, model
 from ..resources.conversations import ConversationStatus
 from ..resources.messages import Author, AuthorType, Button
 from ..resources.users import Availability
@@ -79,7 +79,7 @@ class CapturedPhone(Model):
     phone_number: str | None = None
 
 
-class MeetingChange(Word):
+class MeetingChange(OpenEnum):
     """What became of a meeting."""
 
     CANCELED = "canceled"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from drift_async import EventType, UnknownEvent, WebhookEvent, to_json
-from drift_async.core.codec import Frozen
+from drift_async.core.models import FrozenMap
 from drift_async.webhooks.events import EVENTS, read_event
 
 from ..test_models import unknown_fields
@@ -145,7 +145,7 @@ def test_an_unknown_event_keeps_all_of_it(value: dict[str, Any]) -> None:
     assert to_json(event) == value
     read = {"type"} if event.type is not None else set()
     assert event.extra.keys() == value.keys() - read - ({"orgId"} if event.org_id else set())
-    assert isinstance(event.raw, Frozen)
+    assert isinstance(event.raw, FrozenMap)
     assert event.raw == value
 
 
