@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin
 
@@ -62,16 +63,24 @@ class ModelReader:
 
     def __init__(self, kind: Any, names: Mapping[str, str]) -> None:
         attrs.resolve_types(kind)
-        scope = _SCOPE | {"kind": kind, "mutable": mutable_twin(kind)}
+        scope = _SCOPE | {"kind": kind, "mutable": _mutable(kind)}
         fields = [field for field in attrs.fields(kind) if field.name in names]
+        times = [
+            field.name
+            for field in fields
+            if _without_none(field.type) is datetime and not field.converter
+        ]
         code = _READ.format(
             fields="".join(_field_code(field, names[field.name], scope) for field in fields),
-            times="".join(_time_code(field) for field in fields),
-            validate=_VALIDATE if any(field.validator for field in fields) else "",
+            second_loop=_SECOND_LOOP if times else "",
+            times="".join(_TIME.format(name=name) for name in times),
+            validate=_VALIDATE.format(number="number" if times else "len(models) - 1")
+            if any(field.validator for field in fields)
+            else "",
         )
         exec(code, scope)
         self.read_all: Callable[[Sequence[Any]], list[Any]] = scope["read"]
-        """Returns the models of all rows; the path of its errors begins with the row, as `$[0]`."""
+        """Returns the models of all rows; the path of an error begins with its row, as ``$[0]``."""
 
     def __call__(self, value: Any, _: Any) -> Any:
         """Return the model of one JSON map. This is a hook for cattrs."""
@@ -82,8 +91,8 @@ class ModelReader:
 
 
 # A model is filled as an object of a mutable subclass and frozen by a change of its class: the
-# constructor of a frozen attrs class takes five times as long. Times are made in a loop of their
-# own, because between the other fields they take half as long again (measured).
+# constructor of a frozen attrs class takes five times as long. Times are made in a second loop,
+# because between the other fields they take half as long again (measured).
 _READ = """
 def read(rows):
     models = []
@@ -94,78 +103,99 @@ def read(rows):
         {fields}
         model._extra, model._nulls = rest or NO_EXTRA, nulls
         models.append(model)
-    for number, model in enumerate(models):
+    {second_loop}
         {times}
         model.__class__ = kind
         {validate}
     return models
 """
+_SECOND_LOOP = "for number, model in enumerate(models):"
 _FIELD = """
         item = rest.pop({wire!r}, ABSENT)
-        if {is_exact}:
-            model.{name} = item
-        elif item is ABSENT:
-            {absent}
-        elif item is None and {is_optional}:
-            model.{name} = None
-            nulls += ({wire!r},)
-        else:
-            try:
+        try:
+            if {test}:
+                {read}
+            elif item is ABSENT:
+                {absent}
+            elif item is None and {is_optional}:
+                model.{name} = None
+                nulls += ({wire!r},)
+            else:
                 model.{name} = {name}_hook(item, {name}_kind)
-            except StructureError as error:
-                raise error.under(f"$[{{len(models)}}].{label}") from None
+        except StructureError as error:
+            raise error.under(f"$[{{len(models)}}].{label}") from None
 """
-_REQUIRED = 'raise StructureError(f"$[{{len(models)}}]", "required field {wire} missing")'
+_REQUIRED = 'raise StructureError("$", "required field missing")'
+_EXACT_ITEMS = """
+                for one in item:
+                    if type(one) is not {exact}:
+                        {name}_hook(item, {name}_kind)  # raises
+                model.{name} = tuple(item)
+"""
 _TIME = """
         item = model.{name}
         if item is not None:
             try:
                 model.{name} = fromtimestamp(item / 1000, UTC)
             except OUTSIDE:
-                raise outside(item).under(f"$[{{number}}].{label}") from None
+                raise outside(item).under(f"$[{{number}}].{name}") from None
 """
 _VALIDATE = """
         try:
             validate(model)
         except Exception:
-            raise StructureError(f"$[{number}]", "not valid") from None
+            raise StructureError(f"$[{{{number}}}]", "not valid") from None
 """
 
 
 def _field_code(field: attrs.Attribute[Any], wire: str, scope: dict[str, Any]) -> str:
-    """Return the code that reads one field, and put what the code needs into *scope*."""
-    name, kind, is_optional = field.name, field.type, field.type is Any
-    if isinstance(kind, UnionType):
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
-        is_optional = True
+    """Return the code that reads one field, and put what the code needs into *scope*.
+
+    The code checks the most frequent types itself, and leaves the others and all errors to the
+    hook of the field's type.
+    """
+    name, kind = field.name, _without_none(field.type)
     hook = converter.get_structure_hook(kind)
-    scope |= {f"{name}_kind": kind, f"{name}_hook": hook, f"{name}_default": field.default}
+    item_kind = get_args(kind)[0] if get_origin(kind) is tuple else None
+    test, read = "False", "pass"
     if field.converter:
-        scope[f"{name}_hook"] = _converted(hook, field.converter)
-    is_exact = kind in _EXACT and not field.converter
+        hook = _converted(hook, field.converter)
+    elif kind in _EXACT:
+        test, read = f"type(item) is {_EXACT[kind]}", f"model.{name} = item"
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        scope[f"{name}_members"] = kind._value2member_map_
+        test = f"type(item) is str and item in {name}_members"
+        read = f"model.{name} = {name}_members[item]"
+    elif item_kind in (int, str, bool):
+        test, read = "type(item) is list", _EXACT_ITEMS.format(name=name, exact=item_kind.__name__)
+    elif item_kind:
+        item_hook = converter.get_structure_hook(item_kind)
+        if isinstance(item_hook, ModelReader):
+            scope[f"{name}_read"] = item_hook.read_all
+            test, read = "type(item) is list", f"model.{name} = tuple({name}_read(item))"
+    scope |= {f"{name}_kind": kind, f"{name}_hook": hook, f"{name}_default": field.default}
     return _FIELD.format(
         name=name,
         wire=wire,
         label=name.lstrip("_"),
-        is_exact=f"type(item) is {_EXACT[kind]}" if is_exact else "False",
-        is_optional=is_optional,
-        absent=_REQUIRED.format(wire=wire)
-        if field.default is attrs.NOTHING
-        else f"model.{name} = {name}_default",
+        test=test,
+        read=read,
+        is_optional=kind is Any or kind is not field.type,
+        absent=_REQUIRED if field.default is attrs.NOTHING else f"model.{name} = {name}_default",
     )
 
 
-def _time_code(field: attrs.Attribute[Any]) -> str:
-    """Return the code that makes a time of the milliseconds in a field; "" for other fields."""
-    is_time = field.type is datetime or datetime in get_args(field.type)
-    return _TIME.format(name=field.name, label=field.name.lstrip("_")) if is_time else ""
+def _without_none(kind: Any) -> Any:
+    """Return the type *X* of ``X | None``, and any other type as it is."""
+    kinds = [one for one in get_args(kind) if one is not NoneType]
+    return kinds[0] if isinstance(kind, UnionType) and len(kinds) == 1 else kind
 
 
 def _converted(hook: Hook, convert: Any) -> Hook:
     return lambda value, kind: convert(hook(value, kind))
 
 
-def mutable_twin(kind: Any) -> Any:
+def _mutable(kind: Any) -> Any:
     """Return a subclass whose objects start empty, take any value and can become a *kind*."""
     plain = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
     return type(kind)(kind.__name__, (kind,), {"__slots__": (), **plain})
