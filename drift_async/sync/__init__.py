@@ -143,17 +143,17 @@ if TYPE_CHECKING:
     from ..resources.attributes import (
         ContactAttributes as ContactAttributes,
     )
-    from ..resources.contact_items import (
-        ContactUpdate as ContactUpdate,
-    )
-    from ..resources.contact_items import (
-        NewContact as NewContact,
-    )
     from ..resources.contacts import (
         Contact as Contact,
     )
     from ..resources.contacts import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contacts import (
         IdType as IdType,
+    )
+    from ..resources.contacts import (
+        NewContact as NewContact,
     )
     from ..resources.contacts import (
         TimelineEvent as TimelineEvent,

@@ -13,8 +13,7 @@ from ..core.bulk import BulkOptions
 from ..core.discreet import discreet
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
-from ..resources.contact_items import ContactUpdate, NewContact
-from ..resources.contacts import Contact, TimelineEvent
+from ..resources.contacts import Contact, ContactUpdate, NewContact, TimelineEvent
 from .bulk import Bulk
 from .iterators import Items
 from .portal import Portal
