@@ -57,7 +57,7 @@ def structure(value: Any, kind: Any) -> Any:
 class ModelReader:
     """Makes models of one class from JSON maps, by a function that is generated for the class.
 
-    *names* are the fields and what the API calls them. Unknown fields go to ``_extra``, the names
+    *names* maps the fields to the API's names. Unknown fields go to ``_extra``, the names
     of known fields that are null to ``_nulls``.
     """
 
@@ -149,7 +149,7 @@ _VALIDATE = """
 
 
 def _field_code(field: attrs.Attribute[Any], wire: str, scope: dict[str, Any]) -> str:
-    """Return the code that reads one field, and put what the code needs into *scope*.
+    """Return the code that reads one field, and put the objects that it uses into *scope*.
 
     The code checks the most frequent types itself, and leaves the others and all errors to the
     hook of the field's type.
@@ -245,7 +245,7 @@ def _sequence_hook(kind: Any) -> Hook:
         items: list[Any] = []
         try:
             for item in value:
-                items.append(hook(item, item_kind))  # noqa: PERF401  # the length tells the place
+                items.append(hook(item, item_kind))  # noqa: PERF401  # the length is the place of the fault
         except StructureError as error:
             raise error.under(f"$[{len(items)}]") from None
         return build(items)
@@ -276,7 +276,7 @@ def _has_origin(*origins: Any) -> Callable[[Any], bool]:
     return lambda kind: get_origin(kind) in origins
 
 
-_OUTSIDE = (OverflowError, ValueError, OSError)  # what fromtimestamp raises
+_OUTSIDE = (OverflowError, ValueError, OSError)  # raised by fromtimestamp
 _EXACT: dict[Any, str] = {int: "int", str: "str", bool: "bool", datetime: "int"}
 _SCOPE: dict[str, Any] = {
     "ABSENT": object(),

@@ -1,7 +1,7 @@
-"""What a client tells of its calls: plain callables of the user's, and the standard log.
+"""Reports of calls: to callables of the user, and to the standard log.
 
-Records and log lines hold the row's template, never the filled URL, no header and no body: these
-carry secrets and personal data.
+Reports and log lines name the URL's template. The filled URL, headers and bodies are left out,
+because they hold secrets and personal data.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ log = logging.getLogger("drift_async")
 
 @attrs.frozen
 class RequestInfo:
-    """A request is about to be sent: ``operation`` such as ``GET /contacts/{contact_id}``, number
-    of the ``attempt`` from 1, ``size`` of the body in bytes."""
+    """A request that is about to be sent.
+
+    ``operation`` is such as ``GET /contacts/{contact_id}``; ``attempt`` counts from 1, ``size`` of
+    the body is in bytes.
+    """
 
     operation: str
     attempt: int
@@ -36,10 +39,10 @@ class RequestInfo:
 class ResponseInfo:
     """An attempt is over, after ``seconds``.
 
-    ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
-    as ``lost`` or ``stalled``; ``held`` is one that has not left: its rate limit was paused while
-    it waited for a connection, and it is tried under the same number. ``size`` of the body is in
-    bytes.
+    Without a whole reply ``status`` is None and ``error`` says why, such as ``lost`` or
+    ``stalled``. The error ``held`` means that the request was not sent, because its rate limit was
+    paused while it waited for a connection; the next attempt has the same number. ``size`` of the
+    body is in bytes.
     """
 
     operation: str
@@ -53,8 +56,8 @@ class ResponseInfo:
 
 @attrs.frozen
 class RetryInfo:
-    """There will be another attempt, ``wait`` seconds from now; ``attempt`` is the one that failed,
-    with this ``status`` or ``error``."""
+    """Attempt number ``attempt`` failed with this ``status`` or ``error``; the next one follows in
+    ``wait`` seconds."""
 
     operation: str
     attempt: int
@@ -64,7 +67,7 @@ class RetryInfo:
 
 
 class Spans(Protocol):
-    """Makes a span of each call, as `drift_async.core.tracing.OpenTelemetry` does."""
+    """Makes a span for each call, as `drift_async.core.tracing.OpenTelemetry` does."""
 
     async def around(self, operation: str, call: Coroutine[Any, Any, Reply]) -> Reply: ...
     def retry(self, info: RetryInfo) -> None: ...
@@ -85,16 +88,16 @@ class Hooks:
                 raise InputError(name, "must be callable")
 
     def watch_attempts(self) -> bool:
-        """Tell whether anybody wants to hear of each attempt."""
-        heard = self.on_request is not None or self.on_response is not None
-        return heard or log.isEnabledFor(logging.DEBUG)
+        """Return whether a hook or the log wants a report of each attempt."""
+        is_hooked = self.on_request is not None or self.on_response is not None
+        return is_hooked or log.isEnabledFor(logging.DEBUG)
 
     def request(self, info: RequestInfo) -> None:
-        """Tell that a request is about to be sent."""
-        _tell(self.on_request, info)
+        """Report that a request is about to be sent."""
+        _call_hook(self.on_request, info)
 
     def response(self, info: ResponseInfo) -> None:
-        """Tell what came of it."""
+        """Report the end of an attempt."""
         log.debug(
             "%s: attempt %d: %s after %.3f s",
             info.operation,
@@ -102,10 +105,10 @@ class Hooks:
             info.status or info.error,
             info.seconds,
         )
-        _tell(self.on_response, info)
+        _call_hook(self.on_response, info)
 
     def retry(self, info: RetryInfo) -> None:
-        """Tell that there will be another attempt."""
+        """Report that another attempt will follow."""
         log.info(
             "%s: attempt %d: %s; again in %.3f s",
             info.operation,
@@ -113,14 +116,14 @@ class Hooks:
             info.status or info.error,
             info.wait,
         )
-        _tell(self.on_retry, info)
+        _call_hook(self.on_retry, info)
         if self.spans is not None:
             self.spans.retry(info)
 
 
-def _tell(hook: Callable[[R], object] | None, info: R) -> None:
+def _call_hook(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:  # a call must not fail because of who watches it
+        except Exception:  # a faulty hook must not make a call fail
             log.exception("a hook failed on %s", type(info).__name__)

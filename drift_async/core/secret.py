@@ -1,4 +1,4 @@
-"""A text that is not to be shown."""
+"""Credentials that no output shows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Secret:
             other.reveal().encode(errors="surrogatepass"),
         )
 
-    __hash__ = None  # type: ignore[assignment]  # a hash would tell equal secrets apart in the open
+    __hash__ = None  # type: ignore[assignment]  # a hash would show which secrets are equal
 
     def __setattr__(self, name: str, value: object) -> Never:
         raise AttributeError("a secret does not change")
@@ -49,7 +49,7 @@ class Secret:
 
 
 def token_secret(field: str, value: str | Secret) -> Secret:
-    """Return *value* as a secret, or raise `InputError` if no header could carry it."""
+    """Return *value* as a secret; `InputError` if no header could carry it."""
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str) or not text:
         raise InputError(field, "must be a text that is not empty")
@@ -59,7 +59,7 @@ def token_secret(field: str, value: str | Secret) -> Secret:
 
 
 def is_visible(text: str) -> bool:
-    """Tell whether a header can carry *text*."""
+    """Return whether a header can carry *text*."""
     return text != "" and all("\x21" <= sign <= "\x7e" for sign in text)
 
 
@@ -69,7 +69,10 @@ def bearer(token: Secret) -> Secret:
 
 
 def secret_from(env: Mapping[str, str], name: str) -> tuple[str | None, str]:
-    """Return what *env* holds under *name*, or in the file that *name*_FILE names; or why not."""
+    """Return the text of *env* under *name*, or of the file named by *name*_FILE, and an error.
+
+    The text is None if there is none; then the error says why.
+    """
     if text := env.get(name):
         return text, ""
     if file := env.get(f"{name}_FILE"):

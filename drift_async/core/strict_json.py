@@ -44,7 +44,7 @@ _STRING = re.compile(rb'"[^"]*+"?')
 def loads(body: bytes, *, limit_depth: bool = False) -> Any:
     """Return the JSON value in *body*; ValueError, without any of the text, if it is none.
 
-    With *limit_depth* both readers refuse more than `MAX_DEPTH` levels: for what anybody can send.
+    With *limit_depth* both readers refuse more than `MAX_DEPTH` levels; for bodies from anybody.
     """
     fast_loads = None if _may_hold_long_integer(body) else _fast_loads
     # The standard library's reader would overflow the stack of a small thread and end the process:
@@ -112,7 +112,7 @@ def _encode(value: Any) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        _encode(pairs)  # what is lost to a later key has to be right as well
+        _encode(pairs)  # a value that a later key overwrites must be valid too
     return result
 
 

@@ -41,7 +41,7 @@ class Contact(Model):
 
     @property
     def attributes(self) -> ContactAttributes:
-        """What is known of the contact; empty when the API sent none."""
+        """The attributes of the contact; empty when the API sent none."""
         return NO_ATTRIBUTES if self._attributes is None else self._attributes
 
     @property
@@ -167,9 +167,9 @@ class Contacts(Resource):
         """Create a contact, and return it.
 
         A second contact with the same *email* raises `ConflictError`, unless it has an
-        *external_id*, which then is what must be new. Choose external ids that cannot be guessed:
-        who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`; nothing is
-        created twice. https://devdocs.drift.com/docs/creating-a-contact
+        *external_id*, which then must be new instead. Choose external ids that cannot be guessed:
+        anybody who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`;
+        nothing is created twice. https://devdocs.drift.com/docs/creating-a-contact
         """
         fields = _merged(attributes, email, external_id)
         return await self._send(CREATE, {"attributes": fields})
@@ -287,7 +287,7 @@ class Contacts(Resource):
     ) -> Bulk[NewContact, Contact]:
         """Create many contacts, with an outcome for each; options as for `Drift.bulk`.
 
-        Run again, it meets what it has created: `ConflictError`. With external ids of yours,
+        A second run meets the contacts of the first: `ConflictError`. With external ids of yours,
         `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
         """
         return self._bulk(_create, contacts, **options)

@@ -23,8 +23,8 @@ Put = Callable[[str, dict[str, Any], Sequence[T]], Awaitable[T]]
 class Upserts(Generic[Item, T]):
     """Plans upserts. Items with the same external id are done one after the other, in input order.
 
-    *read* returns the external id and the fields of an item, *find* what exists for some external
-    ids, and *put* updates what was found or creates it.
+    *read* returns the external id and the fields of an item, *find* the resources that exist for
+    some external ids; *put* updates the first of them, or creates one if there is none.
     """
 
     def __init__(self, read: Read[Item], find: Find[T], put: Put[T]) -> None:
@@ -71,7 +71,7 @@ class Upserts(Generic[Item, T]):
 
 
 class Lookup(Generic[T]):
-    """One request for what exists of a batch, made when the first item wants to know."""
+    """The resources that exist for a batch, by one request that the first item to ask makes."""
 
     def __init__(self, find: Find[T]) -> None:
         self._find = find
@@ -80,7 +80,7 @@ class Lookup(Generic[T]):
         self.found: dict[str, Sequence[T]] = {}
 
     async def get(self, external_id: str) -> Sequence[T]:
-        """Return what exists with this id; raise the error of the request if it failed."""
+        """Return the resources with this id; raise the error of the request if it failed."""
         if self._answered is None:
             self._answered = asyncio.Event()
             await self._ask()
