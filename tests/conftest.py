@@ -13,8 +13,7 @@ from blockbuster import blockbuster_ctx
 import drift_async
 import drift_async.sync
 from drift_async.sandbox import Sandbox
-
-from .flavours import Awaitable
+from tests.support.flavours import Awaitable
 
 # How fast a machine is must not decide.
 hypothesis.settings.register_profile(

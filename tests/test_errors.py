@@ -9,7 +9,6 @@ import logging
 import pickle
 import re
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from operator import attrgetter
@@ -22,9 +21,9 @@ import drift_async
 from drift_async import Rate, Retry, Secret, errors
 from drift_async.errors import reply_error
 from drift_async.sandbox import Sandbox
-
-from .flavours import core
-from .server import Got, Server, dead_url, reply
+from tests.support.errors import told
+from tests.support.flavours import core
+from tests.support.server import Got, Server, dead_url, reply
 
 AT_ONCE = Retry(base=0, throttled_base=0)
 TOKEN = "drift-secret-token-0123456789abcdefghijklmnop"
@@ -506,20 +505,6 @@ def test_every_public_error_pickles_and_copies(error: errors.DriftError) -> None
         assert type(twin) is type(error)
         assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
         assert twin.applied is error.applied
-
-
-def told(error: BaseException, *, with_locals: bool) -> str:
-    """Return all that can be read off an error, its chain and the library's frames."""
-    texts = [repr(error), str(error), repr(error.args), repr(vars(error))]
-    texts += getattr(error, "__notes__", [])
-    trace = traceback.TracebackException.from_exception(error, capture_locals=with_locals)
-    for frame in trace.stack:
-        if "/drift_async/" in frame.filename:
-            texts += [str(frame.line), repr(frame.locals)]
-    for linked in (error.__cause__, error.__context__):
-        if linked is not None:
-            texts.append(told(linked, with_locals=with_locals))
-    return "\n".join(texts)
 
 
 ECHO = f"<html>{EMAIL}, Bearer {TOKEN}, {SECRET}</html>".encode()

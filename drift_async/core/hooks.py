@@ -125,5 +125,5 @@ def _call_hook(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:  # a faulty hook must not make a call fail
+        except (Exception, SystemExit):  # a faulty hook must not make a call fail
             log.exception("a hook failed on %s", type(info).__name__)

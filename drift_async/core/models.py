@@ -230,3 +230,16 @@ converter.register_structure_hook_func(_is_subclass_of(FrozenMap), _structure_ma
 converter.register_structure_hook_factory(
     _is_subclass_of(Model), lambda kind: ModelReader(kind, wire_names(kind))
 )
+
+
+def choose_class(kind: type[Model], choose: Callable[[dict[str, Any]], type[Model]]) -> None:
+    """Have *choose* return the subclass of exactly this *kind* that JSON data is read as."""
+
+    def structure_chosen(value: Any, _: Any) -> Model:
+        if type(value) is not dict:
+            raise wrong_type("map", value)
+        chosen = choose(value)
+        result: Model = converter.get_structure_hook(chosen)(value, chosen)
+        return result
+
+    converter.register_structure_hook_func(lambda wanted: wanted is kind, structure_chosen)

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import drift_async
-import drift_async.sync
-
-from ..flavours import Awaitable
-
-Maker = Callable[..., Any]
-
-
-def maker(face: str, name: str) -> Maker:
-    if face == "awaited":
-        return getattr(drift_async, name)  # type: ignore[no-any-return]
-    twin = getattr(drift_async.sync, name)
-    return lambda *args, **kwargs: Awaitable(twin(*args, **kwargs))
+from tests.support.events import Maker, maker
 
 
 @pytest.fixture

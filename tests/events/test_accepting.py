@@ -26,17 +26,13 @@ from drift_async import (
     WrongLoopError,
 )
 from drift_async.sandbox import Sandbox
-
-from ..flavours import core
-from ..server import Server, dead_url, reply
-from .conftest import Maker
-from .test_delivery import total
+from tests.support.events import UNFINISHED, Maker, total
+from tests.support.flavours import core
+from tests.support.server import Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio
 
 ORG = 123_458
-UNFINISHED = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
-"""A head of which the end never comes."""
 
 
 async def test_a_full_outbox_refuses_where_that_is_wanted(

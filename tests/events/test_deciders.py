@@ -20,8 +20,7 @@ from drift_async.events.lanes import Lane, Row, cut
 from drift_async.events.outbox import Outbox
 from drift_async.events.room import Room
 from drift_async.events.store import DeadLimits, MemoryStore
-
-from ..virtual import run
+from tests.support.virtual import run
 
 rows = st.lists(
     st.builds(Row, st.integers(0, 1), st.integers(0, 3), st.binary(max_size=30)), max_size=60

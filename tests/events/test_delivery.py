@@ -12,33 +12,11 @@ from typing import Any
 
 import pytest
 
-from drift_async import Retry
 from drift_async.sandbox import Sandbox
-
-from ..server import Got, Server, dead_url, reply
-from .conftest import Maker
+from tests.support.events import SOON, Maker, are_in_order, numbers_of, total
+from tests.support.server import Got, Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio
-
-SOON = Retry(base=0.001, throttled_base=0.001)
-"""Waits too short to be noticed."""
-
-
-def total(stats: Any) -> int:
-    lost: int = sum(stats.dropped.values())
-    return int(stats.delivered + stats.pending + stats.dead + lost)
-
-
-def numbers_of(box: Sandbox, api: str = "drift") -> dict[str, list[int]]:
-    seen: dict[str, list[int]] = {}
-    for event in box.events(api):
-        inner = event.value["attributes" if api == "drift" else "event"]
-        seen.setdefault(event.user, []).append(inner["n"])
-    return seen
-
-
-def are_in_order(seen: dict[str, list[int]]) -> bool:
-    return all(numbers == sorted(numbers) for numbers in seen.values())
 
 
 @pytest.mark.smoke

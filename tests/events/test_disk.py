@@ -20,16 +20,12 @@ from drift_async.events import disk as disk_module
 from drift_async.events.disk import Disk, Job
 from drift_async.events.lanes import Row
 from drift_async.events.sqlite import SqliteStore
-from drift_async.events.store import DeadLimits, Grave, Held
+from drift_async.events.store import Grave, Held
 from drift_async.sandbox import Sandbox
-
-from .test_delivery import numbers_of
-from .test_files import NOWHERE, ORG, image, on_disk, overwrite, until
+from tests.support.event_storage import LIMITS, commit, job, on_disk, rows
+from tests.support.events import NOWHERE, ORG, image, numbers_of, overwrite, until
 
 pytestmark = pytest.mark.anyio
-
-
-LIMITS = DeadLimits(rows=9, seconds=9e9)
 
 
 def opened(path: Path) -> Disk:
@@ -41,30 +37,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     disk = opened(tmp_path)
     yield disk
     disk.close()
-
-
-def rows(first: int, last: int, size: int = 9) -> list[Row]:
-    return [Row(0, n, b"x" * size, n) for n in range(first, last + 1)]
-
-
-def commit(disk: Disk, *jobs: Job) -> list[Any]:
-    """Do jobs in one commit; return the results of those that are no rows."""
-    outcomes = disk.commit(jobs)
-    assert [error for _, _, error in outcomes if error] == []
-    return [result for job, result, _ in outcomes if not job.rows]
-
-
-def job(
-    work: Callable[[Disk], Any] | None = None,
-    *,
-    keep: Sequence[Row] = (),
-    gone: Sequence[Row] = (),
-    through: int = 0,
-    must: bool = False,
-    alone: bool = False,
-) -> Job:
-    nobody: Any = None
-    return Job(lambda result, error: None, nobody, keep, gone, through, work, must, alone)
 
 
 def forgets(gone: list[Row], through: int = 0) -> Job:

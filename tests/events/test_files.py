@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -24,37 +23,24 @@ from drift_async.events import client as client_module
 from drift_async.events.disk import Disk
 from drift_async.events.store import DeadLimits
 from drift_async.sandbox import Sandbox
-
-from ..server import Server, dead_url, reply
-from .conftest import Maker
-from .programs import run
-from .test_delivery import are_in_order, numbers_of, total
+from tests.support.event_programs import run
+from tests.support.event_storage import on_disk
+from tests.support.events import (
+    NOWHERE,
+    ORG,
+    Maker,
+    are_in_order,
+    image,
+    left,
+    looked_for_others,
+    numbers_of,
+    overwrite,
+    total,
+    until,
+)
+from tests.support.server import Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio
-
-ORG = 123_458
-NOWHERE = "http://127.0.0.1:9"
-
-
-def on_disk(client: DriftEvents, work: Callable[[Disk], Any]) -> asyncio.Future[Any]:
-    assert client._store is not None
-    return client._store._ask(work, alone=True)
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for what happens in the background."""
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came true")
-
-
-def image(folder: Path, copy: Path) -> Path:
-    """Copy the files as a crash would leave them; return the database's."""
-    shutil.copytree(folder, copy)
-    (path,) = copy.glob("*.sqlite")
-    return path
 
 
 async def test_a_file_has_one_owner(drift_events: Maker, tmp_path: Path) -> None:
@@ -97,15 +83,6 @@ async def test_files_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
         await events.close(0)
     assert (tmp_path / "outbox").stat().st_mode & 0o777 == 0o700
     assert modes == {0o600}
-
-
-async def left(folder: Path, name: str, count: int, user: str = "u") -> None:
-    """Leave events behind, in a file of their own."""
-    async with DriftEvents(ORG, base_url=NOWHERE, outbox=folder / f"drift-{name}.sqlite") as client:
-        await client.track_many(
-            Track("Step", user_id=user, attributes={"n": n}) for n in range(count)
-        )
-        await client.close(0)
 
 
 async def test_what_others_have_left_is_taken_over(box: Sandbox, tmp_path: Path) -> None:
@@ -239,12 +216,6 @@ async def test_of_workers_that_share_a_directory_one_is_killed_and_the_others_ta
 # Damage
 
 
-def overwrite(path: Path, at: int, what: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(what)
-
-
 def wal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
@@ -338,13 +309,6 @@ async def test_a_damaged_event_is_kept_as_a_dead_letter_and_never_sent(
         assert await events.replay() == 0
         assert events.stats().dead == 1
     assert box.seen == []
-
-
-async def looked_for_others(events: DriftEvents) -> None:
-    """Wait until files left behind were looked for: till then, events wait on disk alone."""
-    await asyncio.sleep(0.01)
-    while events._outbox.backlog.moving:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # nothing tells
 
 
 async def test_a_file_damaged_while_it_is_open_is_replaced(box: Sandbox, tmp_path: Path) -> None:

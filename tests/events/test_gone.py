@@ -16,10 +16,8 @@ from drift_async.events.lanes import Row
 from drift_async.events.ledger import Ledger
 from drift_async.events.room import Room
 from drift_async.sandbox import Sandbox
-
-from ..server import Server, reply
-from .test_accepting import UNFINISHED
-from .test_delivery import SOON, total
+from tests.support.events import SOON, UNFINISHED, total
+from tests.support.server import Server, reply
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,8 @@ import pytest
 
 from drift_async.events.leaving import EXIT_BOUND
 from drift_async.sandbox import Sandbox
-
-from ..server import Server, dead_url, reply
-from .programs import run
+from tests.support.event_programs import run
+from tests.support.server import Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio
 

@@ -27,13 +27,19 @@ from drift_async.events import files
 from drift_async.events.disk import Disk
 from drift_async.events.store import DeadLimits, Grave
 from drift_async.sandbox import Sandbox
-
-from ..flavours import core
-from ..server import Server, reply
-from .conftest import Maker
-from .test_delivery import numbers_of, total
-from .test_disk import LIMITS, commit, job, rows
-from .test_files import NOWHERE, ORG, left, looked_for_others, on_disk, overwrite
+from tests.support.event_storage import LIMITS, commit, job, on_disk, rows
+from tests.support.events import (
+    NOWHERE,
+    ORG,
+    Maker,
+    left,
+    looked_for_others,
+    numbers_of,
+    overwrite,
+    total,
+)
+from tests.support.flavours import core
+from tests.support.server import Server, reply
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,10 @@ import anyio
 import pytest
 
 from drift_async import ClosedError, DriftEvents, OutboxFullError, SegmentStream, Track
-
-from ..server import Server, dead_url, reply
-from ..virtual import run
-from .conftest import Maker
-from .test_delivery import total
-from .test_files import on_disk
+from tests.support.event_storage import on_disk
+from tests.support.events import Maker, total
+from tests.support.server import Server, dead_url, reply
+from tests.support.virtual import run
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,7 @@ import attrs
 import pytest
 
 from drift_async import Retry, SegmentStream
-
-from ..server import Got, reply
+from tests.support.server import Got, reply
 
 pytestmark = [
     pytest.mark.anyio,

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-NOW = 1_795_000_000.0
+from tests.support.sandbox_wire import NOW
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import asyncio
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .conftest import NOW
-from .wire import ask, exchange, parse
+from tests.support.sandbox_wire import NOW, ask, exchange, parse
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .wire import ask
+from tests.support.sandbox_wire import ask
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from drift_async.sandbox import EventCounts, Sandbox
-
-from .wire import Answer, ask, exchange, parse
+from tests.support.sandbox_wire import Answer, ask, exchange, parse
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .wire import ask, exchange, request_text
+from tests.support.sandbox_wire import ask, exchange, request_text
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .conftest import NOW
-from .wire import Answer, ask
+from tests.support.sandbox_wire import NOW, Answer, ask
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .conftest import NOW
-from .wire import ask
+from tests.support.sandbox_wire import NOW, ask
 
 pytestmark = pytest.mark.anyio
 

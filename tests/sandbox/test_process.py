@@ -12,8 +12,7 @@ import sys
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .wire import ask, exchange, request_text
+from tests.support.sandbox_wire import ask, exchange, request_text
 
 pytestmark = pytest.mark.anyio
 

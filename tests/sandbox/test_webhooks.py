@@ -12,10 +12,8 @@ import pytest
 
 import drift_async.sync
 from drift_async.sandbox import Sandbox, webhooks
-
-from ..server import Got, Server, dead_url, reply
-from .conftest import NOW
-from .wire import ask, fits
+from tests.support.sandbox_wire import NOW, ask, fits
+from tests.support.server import Got, Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from drift_async.sandbox import Sandbox
-
-from .wire import ask, exchange, fits, parse
+from tests.support.sandbox_wire import ask, exchange, fits, parse
 
 pytestmark = pytest.mark.anyio
 

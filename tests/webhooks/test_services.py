@@ -17,11 +17,9 @@ import pytest
 
 from drift_async import Drift, NewMessageEvent, Sandbox, WebhookEvent, Webhooks, to_json
 from drift_async.webhooks.events import EVENTS
-
-from ..test_models import unknown_fields
-from .deliveries import TOKEN
-from .servers import SERVERS
-from .test_receive import Kept
+from tests.support.deliveries import TOKEN
+from tests.support.models import unknown_fields
+from tests.support.webhook_servers import SERVERS, Kept
 
 pytestmark = pytest.mark.anyio
 

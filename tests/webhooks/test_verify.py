@@ -26,12 +26,17 @@ from drift_async import (
     WebhookEvent,
     Webhooks,
 )
+from tests.support.deliveries import (
+    BARE,
+    FORGERIES,
+    HEADER,
+    PAYLOADS,
+    TOKEN,
+    body,
+    headers,
+)
+from tests.support.errors import told
 
-from ..test_errors import told
-from .deliveries import PAYLOADS, TOKEN, body, envelope, headers
-
-HEADER = "X-Verification-Token"
-BARE = json.dumps(envelope("new_message")).encode()
 PRIVATE = "ada.lovelace@private.example"
 
 Make = Callable[..., Any]
@@ -58,29 +63,6 @@ def test_a_delivery_with_the_token_is_an_event(
     assert type(event) is NewMessageEvent
     assert event.data.body == "Hello"
     assert "token" not in event.extra
-
-
-FORGERIES: dict[str, tuple[bytes, Any]] = {
-    "no token": (BARE, {}),
-    "wrong header": (BARE, headers("x" * len(TOKEN))),
-    "wrong body": (body(token="x" * len(TOKEN)), {}),
-    "right header, wrong body": (body(token="x" * len(TOKEN)), headers()),
-    "wrong header, right body": (body(), headers("x" * len(TOKEN))),
-    "empty header, right body": (body(), headers("")),
-    "right header, empty body token": (body(token=""), headers()),
-    "all but the last character": (body(token=TOKEN[:-1]), headers(TOKEN[:-1])),
-    "one character more": (body(token=TOKEN + "0"), headers(TOKEN + "0")),
-    "upper case": (body(token=TOKEN.upper()), headers(TOKEN.upper())),
-    "blank around it": (body(token=f" {TOKEN}\n"), headers(f" {TOKEN}")),
-    "right header, then a wrong one": (BARE, [(HEADER, TOKEN), (HEADER, "x")]),
-    "wrong header, then a right one": (BARE, [(HEADER, "x"), (HEADER, TOKEN)]),
-    "both in one header": (BARE, headers(f"{TOKEN}, x")),
-    "right, then wrong in the body": (BARE[:-1] + f',"token":"{TOKEN}","token":"x"}}'.encode(), {}),
-    "token in the data": (json.dumps(envelope("new_message", token=TOKEN)).encode(), {}),
-    "token in another header": (BARE, {"X-Token": TOKEN, "Authorization": f"Bearer {TOKEN}"}),
-    "look-alike": (body(token=TOKEN.replace("e", "е")), {}),
-    "lone surrogate": (BARE, headers(TOKEN[:-1] + "\ud800")),
-}
 
 
 @pytest.mark.smoke
