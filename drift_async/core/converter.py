@@ -125,7 +125,7 @@ _FIELD = """
         except StructureError as error:
             raise error.under(f"$[{{len(models)}}].{label}") from None
 """
-_REQUIRED = 'raise StructureError("$", "required field missing")'
+_REQUIRED = 'raise StructureError("$", "required field {wire} missing")'
 _EXACT_ITEMS = """
                 for one in item:
                     if type(one) is not {exact}:
@@ -181,7 +181,9 @@ def _field_code(field: attrs.Attribute[Any], wire: str, scope: dict[str, Any]) -
         test=test,
         read=read,
         is_optional=kind is Any or kind is not field.type,
-        absent=_REQUIRED if field.default is attrs.NOTHING else f"model.{name} = {name}_default",
+        absent=_REQUIRED.format(wire=wire)
+        if field.default is attrs.NOTHING
+        else f"model.{name} = {name}_default",
     )
 
 
@@ -201,12 +203,12 @@ def _mutable(kind: Any) -> Any:
     return type(kind)(kind.__name__, (kind,), {"__slots__": (), **plain})
 
 
-def _exactly(kind: type[T], name: str) -> Callable[[Any, Any], T]:
+def _exactly(kind: type[T]) -> Callable[[Any, Any], T]:
     """Return a hook that accepts values of *kind* only; cattrs' own makes the text None of None."""
 
     def structure_exact(value: Any, _: Any) -> T:
         if type(value) is not kind:
-            raise wrong_type(name, value)
+            raise wrong_type(kind.__name__, value)
         result: T = value
         return result
 
@@ -292,7 +294,7 @@ _SCOPE: dict[str, Any] = {
 
 converter = Converter(detailed_validation=False)
 for _kind in (int, str, bool):
-    converter.register_structure_hook(_kind, _exactly(_kind, _kind.__name__))
+    converter.register_structure_hook(_kind, _exactly(_kind))
 converter.register_structure_hook(float, _float)
 converter.register_structure_hook(datetime, _datetime)
 converter.register_structure_hook_factory(_has_origin(tuple, list), _sequence_hook)
