@@ -73,7 +73,7 @@ class ModelReader:
         code = _READ.format(
             fields="".join(_field_code(field, names[field.name], scope) for field in fields),
             second_loop=_SECOND_LOOP if times else "",
-            times="".join(_TIME.format(name=name) for name in times),
+            times="".join(_TIME.format(name=name, label=name.lstrip("_")) for name in times),
             validate=_VALIDATE.format(number="number" if times else "len(models) - 1")
             if any(field.validator for field in fields)
             else "",
@@ -115,11 +115,11 @@ _FIELD = """
         try:
             if {test}:
                 {read}
-            elif item is ABSENT:
-                {absent}
             elif item is None and {is_optional}:
                 model.{name} = None
                 nulls += ({wire!r},)
+            elif item is ABSENT:
+                {absent}
             else:
                 model.{name} = {name}_hook(item, {name}_kind)
         except StructureError as error:
@@ -138,7 +138,7 @@ _TIME = """
             try:
                 model.{name} = fromtimestamp(item / 1000, UTC)
             except OUTSIDE:
-                raise outside(item).under(f"$[{{number}}].{name}") from None
+                raise outside(item).under(f"$[{{number}}].{label}") from None
 """
 _VALIDATE = """
         try:
