@@ -43,7 +43,7 @@ def p6(bench: Bench) -> Iterator[Row]:
 
     for name, against, target, make in (
         ("msgspec", "msgspec, datetimes", Target(2.0), with_msgspec),
-        ("cattrs", "cattrs as it comes, orjson", Target(0.65), with_cattrs),
+        ("cattrs", "cattrs as it comes, orjson", Target(0.60), with_cattrs),
         ("pydantic", "pydantic, extra=allow", Target(1.0), with_pydantic),
     ):
         if not installed(name):

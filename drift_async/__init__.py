@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .core.hooks import ResponseInfo as ResponseInfo
     from .core.hooks import RetryInfo as RetryInfo
     from .core.models import (
-        Frozen as FrozenMap,
+        FrozenMap as FrozenMap,
     )
     from .core.models import (
         Model as Model,
@@ -148,17 +148,17 @@ if TYPE_CHECKING:
     from .resources.attributes import (
         ContactAttributes as ContactAttributes,
     )
-    from .resources.contact_items import (
-        ContactUpdate as ContactUpdate,
-    )
-    from .resources.contact_items import (
-        NewContact as NewContact,
-    )
     from .resources.contacts import (
         Contact as Contact,
     )
     from .resources.contacts import (
+        ContactUpdate as ContactUpdate,
+    )
+    from .resources.contacts import (
         IdType as IdType,
+    )
+    from .resources.contacts import (
+        NewContact as NewContact,
     )
     from .resources.contacts import (
         TimelineEvent as TimelineEvent,
@@ -357,8 +357,7 @@ MODULES = {
     "resources.accounts": "Account CustomProperty PropertyType",
     "resources.app": "TokenInfo",
     "resources.attributes": "AttributeDefinition AttributeType ContactAttributes",
-    "resources.contact_items": "ContactUpdate NewContact",
-    "resources.contacts": "Contact IdType TimelineEvent",
+    "resources.contacts": "Contact ContactUpdate IdType NewContact TimelineEvent",
     "resources.conversations": "Conversation ConversationStats ConversationStatus ConversationTag",
     "resources.gdpr": "GdprDeletion GdprRetrieval",
     "resources.messages": (

@@ -241,6 +241,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
 
 _MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,80}(?=\s*(?:;|$))", re.IGNORECASE | re.ASCII)
 _LARGEST_JSON = 64 * 1024
+_MOST_BRACKETS = 64
 _MESSAGE_BYTES = 512
 _TYPE_BYTES = 64
 
@@ -299,7 +300,8 @@ def describe_body(headers: Mapping[str, str], body: bytes) -> str:
 
 def _type_and_message(body: bytes) -> tuple[str | None, str]:
     """Return both out of the JSON that Drift, or a gateway before it, sends."""
-    if len(body) > _LARGEST_JSON:
+    # Too many brackets: were they nested, the reader would overflow the stack of a small thread.
+    if len(body) > _LARGEST_JSON or body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
         return None, ""
     try:
         value = json.loads(body.decode(errors="replace"))

@@ -1,7 +1,7 @@
 """Reports of a client's calls: to plain callables of the user's, and to the standard log.
 
-Records and log lines hold the row's template, never the filled URL, no header and no body: these
-carry secrets and personal data.
+Reports and log lines name the URL's template. The filled URL, headers and bodies are left out,
+because they hold secrets and personal data.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ log = logging.getLogger("drift_async")
 
 @attrs.frozen
 class RequestInfo:
-    """A request is about to be sent: ``operation`` such as ``GET /contacts/{contact_id}``, number
-    of the ``attempt`` from 1, ``size`` of the body in bytes."""
+    """A request that is about to be sent.
+
+    ``operation`` is such as ``GET /contacts/{contact_id}``; ``attempt`` counts from 1, ``size`` of
+    the body is in bytes.
+    """
 
     operation: str
     attempt: int
@@ -52,8 +55,8 @@ class ResponseInfo:
 
 @attrs.frozen
 class RetryInfo:
-    """There will be another attempt, ``wait`` seconds from now; ``attempt`` is the one that failed,
-    with this ``status`` or ``error``."""
+    """Attempt number ``attempt`` failed with this ``status`` or ``error``; the next one follows in
+    ``wait`` seconds."""
 
     operation: str
     attempt: int
@@ -142,5 +145,5 @@ def _call(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except (Exception, SystemExit):  # a call must not fail because of its hooks
+        except (Exception, SystemExit):  # a faulty hook must not make a call fail
             log.exception("a hook failed on %s", type(info).__name__)

@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import attrs
@@ -63,7 +62,6 @@ class Endpoint(Generic[T]):
     template: str = attrs.field(init=False)
     name: str = attrs.field(init=False)
     _pieces: Sequence[str | None] = attrs.field(init=False)
-    _shape: Any = attrs.field(init=False)
     _is_json: bool = attrs.field(init=False)
 
     @effect.default
@@ -77,7 +75,6 @@ class Endpoint(Generic[T]):
         set_field(self, "template", _PLACEHOLDER.sub(r"{\1}", self.path))
         set_field(self, "name", f"{self.method} {self.template}")
         set_field(self, "_pieces", _PLACEHOLDER.split(self.path))
-        set_field(self, "_shape", _strict(self.returns))
         set_field(self, "_is_json", self.envelope in ("data", "bare"))
 
     def request(
@@ -171,17 +168,10 @@ class Endpoint(Generic[T]):
                 raise StructureError(path, "required field missing")
             value = value[self.under]
         try:
-            result = structure(value, self._shape)
+            result = structure(value, self.returns)
         except StructureError as fault:
             raise StructureError(path + fault.path.removeprefix("$"), fault.detail) from None
-        return list(result) if type(result) is tuple else result
-
-
-def _strict(kind: Any) -> Any:
-    """Return the type to structure for *kind*: a list is read as a tuple, which is strict."""
-    if get_origin(kind) is list:
-        return GenericAlias(tuple, (*get_args(kind), ...))
-    return kind
+        return result
 
 
 def _plainly(fault: ValueError) -> str:

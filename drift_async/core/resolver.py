@@ -1,7 +1,7 @@
-"""Names to addresses, on one daemon thread.
+"""Look-ups of host names on one daemon thread.
 
-The loop's own way asks a thread pool, which can start no thread once the interpreter is ending; but
-what was accepted is delivered just then. And its threads are waited for at exit, this one is not.
+asyncio looks names up in a thread pool. The pool can start no thread while the interpreter exits,
+when accepted events are still being delivered, and the exit waits for its threads.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class Resolver:
-    """Asks the system for addresses; bound to no event loop, so it serves one after another.
+    """Asks the system for addresses. A resolver is bound to no event loop.
 
-    The thread starts at once. In a forked child it is not there: make another resolver.
+    The thread starts at once. A forked child has no such thread, and needs another resolver.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Resolver:
         return await answer
 
     async def close(self) -> None:
-        """End the thread, without waiting for what it is asking."""
+        """Stop the thread, without waiting for a look-up under way."""
         self._questions.put(None)
 
     def __del__(self) -> None:
@@ -52,14 +52,14 @@ def _serve(questions: SimpleQueue[Question | None]) -> None:
         result: list[dict[str, Any]] | Exception
         try:
             result = _look_up(host, port, family)
-        except Exception as error:  # whatever it is, the thread goes on
+        except Exception as error:  # the thread must survive every error
             result = error
-        with contextlib.suppress(RuntimeError):  # the loop of that question has ended
-            answer.get_loop().call_soon_threadsafe(_give, answer, result)
-        del question, answer  # they would keep their loop until the next
+        with contextlib.suppress(RuntimeError):  # the event loop of the question is closed
+            answer.get_loop().call_soon_threadsafe(_set_answer, answer, result)
+        del question, answer  # they would keep the event loop alive until the next question
 
 
-def _give(answer: asyncio.Future[list[dict[str, Any]]], result: Any) -> None:
+def _set_answer(answer: asyncio.Future[list[dict[str, Any]]], result: Any) -> None:
     if answer.done():
         return  # cancelled
     if isinstance(result, Exception):
@@ -75,7 +75,7 @@ def _look_up(host: str, port: int, family: int) -> list[dict[str, Any]]:
     return [
         {
             "hostname": host,
-            # By this way an IPv6 address keeps its zone.
+            # getnameinfo keeps the zone of an IPv6 address.
             "host": socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0],
             "port": address[1],
             "family": kind,

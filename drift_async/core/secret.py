@@ -1,4 +1,4 @@
-"""A text that is not to be shown."""
+"""Credentials that no output shows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Secret:
             other.reveal().encode(errors="surrogatepass"),
         )
 
-    __hash__ = None  # type: ignore[assignment]  # a hash would tell equal secrets apart in the open
+    __hash__ = None  # type: ignore[assignment]  # a hash would show which secrets are equal
 
     def __setattr__(self, name: str, value: object) -> Never:
         raise AttributeError("a secret does not change")
@@ -59,7 +59,7 @@ def hide(value: T) -> T | Secret:
 
 
 def is_visible(text: str) -> bool:
-    """Tell whether a header can carry *text*."""
+    """Return whether a header can carry *text*."""
     return text != "" and all("\x21" <= sign <= "\x7e" for sign in text)
 
 

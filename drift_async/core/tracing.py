@@ -1,7 +1,7 @@
-"""Spans of calls by OpenTelemetry (extra ``otel``); loaded only where a provider is given.
+"""OpenTelemetry spans of calls (extra ``otel``), loaded only when the user gives a provider.
 
-A general instrumentation of the HTTP client would record filled URLs, in which Drift's own
-parameters hold secrets and addresses. Here a span has the row's template and no more.
+A general instrumentation of the HTTP client would record filled URLs, and Drift's own parameters
+hold secrets and addresses. These spans name the template of the URL only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import (
+    Span,
     SpanKind,
     Status,
     StatusCode,
@@ -25,7 +26,7 @@ from .request import Response
 
 
 class OpenTelemetry:
-    """One client span a call, named by method and template; its retries are events in it."""
+    """Makes one client span for each call, named by method and template, with retries as events."""
 
     def __init__(self, provider: TracerProvider, origin: str) -> None:
         self._tracer = provider.get_tracer("drift_async", __version__)
@@ -46,7 +47,7 @@ class OpenTelemetry:
                 "url.template": template,
                 **self._server,
             },
-            # The text of an error may hold what the server says; its class is enough here.
+            # An error's message may quote the server's reply, so the span records only its class.
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
@@ -56,13 +57,13 @@ class OpenTelemetry:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 if isinstance(error, CallError):
-                    _tell(span.set_attribute, error.status, error.attempts)
+                    _set_result(span, error.status, error.attempts)
                 raise
-            _tell(span.set_attribute, reply.status, reply.attempts)
+            _set_result(span, reply.status, reply.attempts)
             return reply
 
     def retry(self, info: RetryInfo) -> None:
-        """Put an event into the span of the call under way."""
+        """Add a retry event to the span of the current call."""
         event: dict[str, str | int | float] = {"attempt": info.attempt, "wait": info.wait}
         if info.status is not None:
             event["http.response.status_code"] = info.status
@@ -71,8 +72,8 @@ class OpenTelemetry:
         get_current_span().add_event("retry", event)
 
 
-def _tell(put: Any, status: int | None, attempts: int) -> None:
+def _set_result(span: Span, status: int | None, attempts: int) -> None:
     if status is not None:
-        put("http.response.status_code", status)
+        span.set_attribute("http.response.status_code", status)
     if attempts > 1:
-        put("http.request.resend_count", attempts - 1)
+        span.set_attribute("http.request.resend_count", attempts - 1)

@@ -1,7 +1,7 @@
-"""Checks of what users give, made before any request leaves.
+"""Checks of the arguments that users pass, made before any request is sent.
 
-Each returns the value as the wire wants it, or raises `InputError` that names the field and the
-limit, never the value.
+Each check returns the value in the form that the API takes, or raises `InputError` with the name
+of the field and the limit. No message contains the value.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ UNSET: Final = Unset.UNSET
 """In an update: leave this field as it is. None would be sent as null."""
 
 
+def require_type(field: str, value: object, kind: type[T]) -> T:
+    """Return *value* if it is an instance of *kind*."""
+    if not isinstance(value, kind):
+        raise InputError(field, f"must be a {kind.__name__}")
+    return value
+
+
 def text(field: str, value: object, *, most: int = MAX_TEXT) -> str:
     """Return *value* if it is a text of 1 to *most* characters."""
     if not isinstance(value, str) or not value.strip():
@@ -56,8 +63,8 @@ def email(field: str, value: object) -> str:
     return address
 
 
-def whole(field: str, value: object, least: int = 0, most: int = MAX_ID) -> int:
-    """Return *value* if it is an int, and not a bool, from *least* to *most*."""
+def integer(field: str, value: object, least: int = 0, most: int = MAX_ID) -> int:
+    """Return *value* if it is an int from *least* to *most*, and not a bool."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(field, "must be an int")
     if not least <= value <= most:
@@ -67,11 +74,11 @@ def whole(field: str, value: object, least: int = 0, most: int = MAX_ID) -> int:
 
 def identity(field: str, value: object) -> int:
     """Return *value* if it can be one of Drift's numeric ids."""
-    return whole(field, value, 1)
+    return integer(field, value, 1)
 
 
 def number(field: str, value: object, *, above: float | None = None) -> float:
-    """Return *value* if it is a finite number of 0 or more, or *above* that; at most a billion."""
+    """Return *value* if it is a number from 0 to a billion, and greater than *above* if given."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(field, "must be a number")
     if not 0 <= value <= 1e9 or (above is not None and value <= above):
@@ -79,30 +86,33 @@ def number(field: str, value: object, *, above: float | None = None) -> float:
     return float(value)
 
 
-def each(field: str, value: object, check: Callable[[str, Any], T]) -> list[T]:
-    """Return the items of a collection as *check* returns them.
-
-    Generators are refused: on the blocking face they would run on the loop's thread.
-    """
-    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
-        raise InputError(field, "must be a list or another collection")
-    return [check(f"{field}[{n}]", item) for n, item in enumerate(value)]
-
-
-def flag(field: str, value: object) -> bool:
+def boolean(field: str, value: object) -> bool:
     """Return *value* if it is a bool."""
     if not isinstance(value, bool):
         raise InputError(field, "must be a bool")
     return value
 
 
-def word(field: str, value: object, allowed: type[E], among: Iterable[E] | None = None) -> str:
-    """Return *value* as a word that the API knows: any of *allowed*, or of those *among*."""
-    words = [member.value for member in (allowed if among is None else among)]
+def choice(field: str, value: object, allowed: type[E], among: Iterable[E] | None = None) -> str:
+    """Return the text of a member of *allowed*, or only of one of the members *among*.
+
+    The value may be the member or its text.
+    """
+    texts = [member.value for member in (allowed if among is None else among)]
     given = value.value if isinstance(value, Enum) else value
-    if given not in words:
-        raise InputError(field, f"must be one of {', '.join(words)}")
+    if given not in texts:
+        raise InputError(field, f"must be one of {', '.join(texts)}")
     return str(given)
+
+
+def items(field: str, value: object, check: Callable[[str, Any], T]) -> list[T]:
+    """Return the items of a collection, each as *check* returns it.
+
+    Generators are refused: on the blocking face they would run on the loop's thread.
+    """
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
+        raise InputError(field, "must be a list or another collection")
+    return [check(f"{field}[{n}]", item) for n, item in enumerate(value)]
 
 
 def moment(field: str, value: datetime | None) -> int | None:
@@ -124,20 +134,20 @@ def attributes(field: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def optional(check: Callable[[str, Any], T], field: str, value: Any) -> T | Unset | None:
-    """Return *value* as *check* returns it; None and `UNSET` pass."""
+    """Return None and `UNSET` as they are, and any other *value* as *check* returns it."""
     return value if value is None or value is UNSET else check(field, value)
 
 
-def given(**fields: Any) -> dict[str, Any]:
-    """Return those of *fields* that are not None, for a JSON body in which absent means absent."""
+def without_none(**fields: Any) -> dict[str, Any]:
+    """Return the *fields* that are not None, for a JSON body in which absent means absent."""
     for name, value in fields.items():
         if value is UNSET:
             raise InputError(name, "UNSET is for updates; leave the argument out")
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def changes(**fields: Any) -> dict[str, Any]:
-    """Return those of *fields* that are not `UNSET`; at least one must be."""
+def without_unset(**fields: Any) -> dict[str, Any]:
+    """Return the *fields* that are not `UNSET`; at least one must be given."""
     body = {name: value for name, value in fields.items() if value is not UNSET}
     if not body:
         raise InputError("changes", "give at least one field to change")

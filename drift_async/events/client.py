@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, TypeVar, get_args
 
 from ..core.bulk import Items
 from ..core.client import BaseClient, CommonSettings
-from ..core.models import Frozen
+from ..core.models import FrozenMap
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
 from ..core.session import HttpSession

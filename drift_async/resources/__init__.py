@@ -1,1 +1,1 @@
-"""What the API offers: one subject, one file, with its models, its rows and its coroutines."""
+"""The operations of the API, one file a subject: its models, its endpoints and its coroutines."""

@@ -140,7 +140,7 @@ class Accounts(Resource):
         custom_properties: Sequence[CustomProperty] | Unset | None = UNSET,
         targeted: bool | Unset | None = UNSET,
     ) -> Account:
-        """Change what is given, and return the account; the API wants the owner each time.
+        """Change the given fields, and return the account; the API requires the owner each time.
 
         *custom_properties* replace the old ones as a whole. None is sent as null.
         https://devdocs.drift.com/docs/updating-accounts

@@ -19,7 +19,7 @@ from ..core.validate import token_secret
 
 @model
 class TokenInfo(Model):
-    """What is known of an access token. Refuses pickling; only `to_json` reveals the token.
+    """The details of an access token. Refuses pickling; only `to_json` reveals the token.
 
     ``expires_in`` is kept as it comes, in milliseconds by the documentation; 0 means that the token
     is valid until it is revoked. ``authenticated_userid`` names the organisation,
@@ -64,7 +64,7 @@ class App(Resource):
     """The app that the client speaks for."""
 
     async def token_info(self, token: str | Secret | None = None) -> TokenInfo:
-        """Return what is known of *token*, or of the client's own; `NotFoundError` if nothing.
+        """Return the details of *token*, or of the client's own; `NotFoundError` if it is unknown.
 
         https://devdocs.drift.com/docs/get-token-information
         """

@@ -16,9 +16,10 @@ from ..core.bulk import Bulk, BulkOptions, Items, batched
 from ..core.models import FrozenMap, Model, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
+from ..core.strict_json import MAX_DEPTH
 from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
-from .contact_items import ContactUpdate, NewContact, Upserts, an_item
+from .upserts import Upserts
 
 IDS_PER_REQUEST = 50
 BYTES_OF_IDS = 4096  # servers and proxies take addresses of 8 KiB
@@ -40,7 +41,7 @@ class Contact(Model):
 
     @property
     def attributes(self) -> ContactAttributes:
-        """What is known of the contact; empty when the API sent none."""
+        """The attributes of the contact; empty when the API sent none."""
         return NO_ATTRIBUTES if self._attributes is None else self._attributes
 
     @property
@@ -57,6 +58,36 @@ class TimelineEvent(Model):
     contact_id: int | None = None
     created_at: datetime | None = None
     attributes: FrozenMap | None = None
+
+
+def _kept(attributes: Any) -> Any:
+    """Return a copy of a map, so that its owner can reuse it; other values are refused later."""
+    return FrozenMap(_copied(attributes)) if isinstance(attributes, Mapping) else attributes
+
+
+def _copied(value: Any, depth: int = MAX_DEPTH) -> Any:
+    if depth and isinstance(value, Mapping):
+        return {key: _copied(item, depth - 1) for key, item in value.items()}
+    if depth and type(value) is list:
+        return [_copied(item, depth - 1) for item in value]
+    return value
+
+
+@model
+class NewContact:
+    """A contact to create: an item of `contacts.create_many` and `contacts.upsert_many`."""
+
+    email: str
+    external_id: str | None = None
+    attributes: Mapping[str, Any] | None = attrs.field(default=None, converter=_kept)
+
+
+@model
+class ContactUpdate:
+    """Attributes to set: an item of `contacts.update_many`."""
+
+    contact_id: int
+    attributes: Mapping[str, Any] = attrs.field(converter=_kept)
 
 
 class IdType(Enum):
@@ -137,9 +168,9 @@ class Contacts(Resource):
         """Create a contact, and return it.
 
         A second contact with the same *email* raises `ConflictError`, unless it has an
-        *external_id*, which then is what must be new. Choose external ids that cannot be guessed:
-        who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`; nothing is
-        created twice. https://devdocs.drift.com/docs/creating-a-contact
+        *external_id*, which then must be new instead. Choose external ids that cannot be guessed:
+        anybody who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`;
+        nothing is created twice. https://devdocs.drift.com/docs/creating-a-contact
         """
         fields = _merged(attributes, email, external_id)
         return await self._call(CREATE, {"attributes": fields})
@@ -214,6 +245,15 @@ class Contacts(Resource):
         found = await contacts.find_by_external_id(external_id)
         return await contacts._put(external_id, fields, found)
 
+    async def _find_all(self, external_ids: Collection[str]) -> dict[str, list[Contact]]:
+        """Return the contacts with each of these ids of yours; an id that has none is left out."""
+        found: dict[str, list[Contact]] = {}
+        for contact in await self.find_by_external_id(*external_ids):
+            known = contact.attributes.external_id
+            if known is not None and known in external_ids:
+                found.setdefault(known, []).append(contact)
+        return found
+
     async def _put(
         self, external_id: str, fields: dict[str, Any], found: Sequence[Contact]
     ) -> Contact:
@@ -248,7 +288,7 @@ class Contacts(Resource):
     ) -> Bulk[NewContact, Contact]:
         """Create many contacts, with an outcome for each; options as for `Drift.bulk`.
 
-        Run again, it meets what it has created: `ConflictError`. With external ids of yours,
+        A second run meets the contacts of the first: `ConflictError`. With external ids of yours,
         `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
         """
         return self._bulk(_create, contacts, **options)
@@ -272,8 +312,15 @@ class Contacts(Resource):
         one run. https://devdocs.drift.com/docs/creating-a-contact
         """
         caller = self._caller.for_bulk()
-        plan = Upserts(type(self)(caller), _upserted).plan
-        return Bulk(caller, contacts, plan, batch=IDS_PER_REQUEST, **options)
+        each = type(self)(caller)
+        upserts = Upserts(
+            _upserted,
+            find=each._find_all,
+            put=lambda external_id, fields, found: each._with_deadline()._put(
+                external_id, fields, found
+            ),
+        )
+        return Bulk(caller, contacts, upserts.plan, batch=IDS_PER_REQUEST, **options)
 
     def delete_many(
         self, contact_ids: Items[int], **options: Unpack[BulkOptions]
@@ -339,18 +386,18 @@ class Contacts(Resource):
 
 
 async def _create(contacts: Contacts, item: NewContact) -> Contact:
-    new = an_item(NewContact, item)
+    new = validate.require_type("item", item, NewContact)
     return await contacts.create(new.email, external_id=new.external_id, attributes=new.attributes)
 
 
 async def _update(contacts: Contacts, item: ContactUpdate) -> Contact:
-    change = an_item(ContactUpdate, item)
+    change = validate.require_type("item", item, ContactUpdate)
     return await contacts.update(change.contact_id, change.attributes)
 
 
 def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
     """Return external id and attributes of a contact to upsert, or raise `InputError`."""
-    new = an_item(NewContact, item)
+    new = validate.require_type("item", item, NewContact)
     external_id = validate.text("external_id", new.external_id)
     return external_id, _merged(new.attributes, new.email, external_id)
 

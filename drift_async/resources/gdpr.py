@@ -1,4 +1,4 @@
-"""Data privacy: retrieval and erasure of what is stored of a person."""
+"""Data privacy: retrieval and erasure of the data of a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of conversations: the models, and what is sent and comes back when one is made."""
+"""Messages of conversations: the models, and the body and reply of a new message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError
 
 
 class MessageType(OpenEnum):
-    """Who sees a message; the last three are of older bots."""
+    """The kind of a message, which decides who sees it; older bots sent the last three."""
 
     CHAT = "chat"
     PRIVATE_NOTE = "private_note"
@@ -25,7 +25,7 @@ class MessageType(OpenEnum):
 
 
 class EditType(OpenEnum):
-    """What an older bot's edit does to a message."""
+    """The effect of an older bot's edit on a message."""
 
     DELETE = "delete"
     REPLACE = "replace"
@@ -34,7 +34,7 @@ class EditType(OpenEnum):
 
 
 class AuthorType(OpenEnum):
-    """Who wrote a message."""
+    """The kind of the author of a message."""
 
     CONTACT = "contact"
     USER = "user"
@@ -42,7 +42,7 @@ class AuthorType(OpenEnum):
 
 @model
 class Author(Model):
-    """The author of a message; ``id`` is that of a contact or a user."""
+    """The author of a message; ``id`` is the id of a contact or a user."""
 
     type: AuthorType | None = None
     id: int | None = None
@@ -50,7 +50,7 @@ class Author(Model):
 
 
 class ButtonType(OpenEnum):
-    """What a button does: only ``reply`` is for contacts, the others are for agents."""
+    """The effect of a button: only ``reply`` is for contacts, the others are for agents."""
 
     REPLY = "reply"
     COMPOSE = "compose"
@@ -66,7 +66,7 @@ class ButtonStyle(OpenEnum):
 
 
 class ReactionType(OpenEnum):
-    """What becomes of a message when its button is clicked."""
+    """The change of a message when its button is clicked."""
 
     REPLACE = "replace"
     DELETE = "delete"
@@ -74,7 +74,7 @@ class ReactionType(OpenEnum):
 
 @model
 class Reaction(Model):
-    """What becomes of a message when its button is clicked; ``message`` replaces it."""
+    """The change of a message when its button is clicked; ``message`` replaces its text."""
 
     type: ReactionType | None = None
     message: str | None = None
@@ -217,13 +217,13 @@ def _buttons(buttons: Sequence[Button] | None, kind: str) -> list[dict[str, Any]
 def _button(field: str, button: Button, kind: str) -> dict[str, Any]:
     data = body_of(field, button, Button)
     label = validate.text(f"{field}.label", button.label)
-    what = validate.choice(f"{field}.type", button.type or ButtonType.REPLY, ButtonType)
-    if kind == MessageType.CHAT and what != ButtonType.REPLY:
+    button_type = validate.choice(f"{field}.type", button.type or ButtonType.REPLY, ButtonType)
+    if kind == MessageType.CHAT and button_type != ButtonType.REPLY:
         raise InputError(f"{field}.type", "must be reply in a chat message")
     validate.optional(_style, f"{field}.style", button.style)
     if button.reaction is not None:
         _check_reaction(f"{field}.reaction", button.reaction)
-    return {**data, "value": label if button.value is None else button.value, "type": what}
+    return {**data, "value": label if button.value is None else button.value, "type": button_type}
 
 
 def _style(field: str, style: object) -> str:

@@ -13,14 +13,14 @@ from ..core.resource import Resource
 
 
 class ReportType(OpenEnum):
-    """What a playbook is measured by."""
+    """The measure by which a playbook is reported."""
 
     BOOK_MORE_MEETINGS = "BOOK_MORE_MEETINGS"
 
 
 @model
 class PlaybookGoal(Model):
-    """A goal of a playbook, and what the bot says when it is reached."""
+    """A goal of a playbook, and the bot's message when the goal is reached."""
 
     id: str
     message: str | None = None
@@ -68,7 +68,7 @@ class Playbooks(Resource):
     def all(self) -> Pager[Playbook]:
         """Return the playbooks that are enabled and active; one page holds them.
 
-        The service may answer with what it knew 10 minutes ago.
+        The service may answer with data that is 10 minutes old.
         https://devdocs.drift.com/docs/get-playbooks
         """
         return self._pages(ALL)

@@ -124,14 +124,14 @@ class Scim(Resource):
         return await self._call(CREATE, _whole(user))
 
     async def replace(self, user_id: str, user: ScimUser) -> ScimUser:
-        """Put *user* in the place of what is stored, and return the result.
+        """Replace the stored user with *user*, and return the result.
 
         ``user_name`` and ``display_name`` are needed. https://devdocs.drift.com/docs/updating
         """
         return await self._call(REPLACE, _whole(user), user_id=user_id)
 
     async def update(self, user_id: str, changes: ScimUser) -> ScimUser:
-        """Change what is set in *changes*, and return the user.
+        """Change the fields that *changes* sets, and return the user.
 
         https://devdocs.drift.com/docs/updating
         """

@@ -33,7 +33,7 @@ class Availability(OpenEnum):
 
 
 class UserRole(OpenEnum):
-    """What a user may do."""
+    """The rights of a user."""
 
     MEMBER = "member"
     ADMIN = "admin"
@@ -76,7 +76,7 @@ class MeetingSource(OpenEnum):
 
 
 class MeetingType(OpenEnum):
-    """What kind of meeting it is."""
+    """The kind of a meeting."""
 
     NEW_MEETING = "New Meeting"
     FOLLOW_UP = "Follow Up"
@@ -179,7 +179,7 @@ class Users(Resource):
         avatar_url: str | Unset | None = UNSET,
         availability: str | Unset | None = UNSET,
     ) -> User:
-        """Change what is given, and return the user. None is sent as null.
+        """Change the given fields, and return the user. None is sent as null.
 
         *phone* looks like ``617-555-0100``, *availability* is ``AVAILABLE`` or ``OFFLINE``.
         https://devdocs.drift.com/docs/updating-users
@@ -248,7 +248,7 @@ def _halves(low: int, high: int) -> list[tuple[int, int]]:
 
 
 def _mark(meeting: Meeting) -> object:
-    """Return what tells a meeting from others."""
+    """Return the key that distinguishes a meeting from others."""
     return meeting.slug or (
         meeting.event_id,
         meeting.agent_id,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..core.hooks import ResponseInfo as ResponseInfo
     from ..core.hooks import RetryInfo as RetryInfo
     from ..core.models import (
-        Frozen as FrozenMap,
+        FrozenMap as FrozenMap,
     )
     from ..core.models import (
         Model as Model,
@@ -143,17 +143,17 @@ if TYPE_CHECKING:
     from ..resources.attributes import (
         ContactAttributes as ContactAttributes,
     )
-    from ..resources.contact_items import (
-        ContactUpdate as ContactUpdate,
-    )
-    from ..resources.contact_items import (
-        NewContact as NewContact,
-    )
     from ..resources.contacts import (
         Contact as Contact,
     )
     from ..resources.contacts import (
+        ContactUpdate as ContactUpdate,
+    )
+    from ..resources.contacts import (
         IdType as IdType,
+    )
+    from ..resources.contacts import (
+        NewContact as NewContact,
     )
     from ..resources.contacts import (
         TimelineEvent as TimelineEvent,

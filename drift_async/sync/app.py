@@ -19,7 +19,7 @@ class App:
         self._portal = portal
 
     def token_info(self, token: str | Secret | None = None) -> TokenInfo:
-        """Return what is known of *token*, or of the client's own; `NotFoundError` if nothing.
+        """Return the details of *token*, or of the client's own; `NotFoundError` if it is unknown.
 
         https://devdocs.drift.com/docs/get-token-information
         """

@@ -12,8 +12,7 @@ from typing import Any, Unpack
 from ..core.bulk import BulkOptions
 from ..resources import contacts as _async
 from ..resources.attributes import AttributeDefinition
-from ..resources.contact_items import ContactUpdate, NewContact
-from ..resources.contacts import Contact, TimelineEvent
+from ..resources.contacts import Contact, ContactUpdate, NewContact, TimelineEvent
 from .bulk import Bulk
 from .paging import Items
 from .portal import Portal
@@ -39,9 +38,9 @@ class Contacts:
         """Create a contact, and return it.
 
         A second contact with the same *email* raises `ConflictError`, unless it has an
-        *external_id*, which then is what must be new. Choose external ids that cannot be guessed:
-        who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`; nothing is
-        created twice. https://devdocs.drift.com/docs/creating-a-contact
+        *external_id*, which then must be new instead. Choose external ids that cannot be guessed:
+        anybody who knows one can act as the contact. A lost reply raises `OutcomeUnknownError`;
+        nothing is created twice. https://devdocs.drift.com/docs/creating-a-contact
         """
         return self._portal.run(
             self._core.create(email, external_id=external_id, attributes=attributes)
@@ -120,7 +119,7 @@ class Contacts:
     ) -> Bulk[NewContact, Contact]:
         """Create many contacts, with an outcome for each; options as for `Drift.bulk`.
 
-        Run again, it meets what it has created: `ConflictError`. With external ids of yours,
+        A second run meets the contacts of the first: `ConflictError`. With external ids of yours,
         `upsert_many` can be run again. https://devdocs.drift.com/docs/creating-a-contact
         """
         return Bulk(self._core.create_many(contacts, **options), self._portal)

@@ -139,7 +139,7 @@ class Conversations:
         """Write the content of an attachment to a file, and return the number of bytes.
 
         The file appears when it is whole, and replaces an older one. Over *max_bytes* it raises
-        `ResponseTooLargeError`; what the disk has to say comes as `OSError`.
+        `ResponseTooLargeError`, and a fault of the disk `OSError`.
         https://devdocs.drift.com/docs/message-model
         """
         return self._portal.run(

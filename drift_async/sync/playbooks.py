@@ -21,7 +21,7 @@ class Playbooks:
     def all(self) -> Pager[Playbook]:
         """Return the playbooks that are enabled and active; one page holds them.
 
-        The service may answer with what it knew 10 minutes ago.
+        The service may answer with data that is 10 minutes old.
         https://devdocs.drift.com/docs/get-playbooks
         """
         return Pager(self._core.all(), self._portal)

@@ -50,14 +50,14 @@ class Scim:
         return self._portal.run(self._core.create(user))
 
     def replace(self, user_id: str, user: ScimUser) -> ScimUser:
-        """Put *user* in the place of what is stored, and return the result.
+        """Replace the stored user with *user*, and return the result.
 
         ``user_name`` and ``display_name`` are needed. https://devdocs.drift.com/docs/updating
         """
         return self._portal.run(self._core.replace(user_id, user))
 
     def update(self, user_id: str, changes: ScimUser) -> ScimUser:
-        """Change what is set in *changes*, and return the user.
+        """Change the fields that *changes* sets, and return the user.
 
         https://devdocs.drift.com/docs/updating
         """

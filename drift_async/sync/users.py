@@ -56,7 +56,7 @@ class Users:
         avatar_url: str | Unset | None = UNSET,
         availability: str | Unset | None = UNSET,
     ) -> User:
-        """Change what is given, and return the user. None is sent as null.
+        """Change the given fields, and return the user. None is sent as null.
 
         *phone* looks like ``617-555-0100``, *availability* is ``AVAILABLE`` or ``OFFLINE``.
         https://devdocs.drift.com/docs/updating-users

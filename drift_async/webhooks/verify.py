@@ -50,7 +50,7 @@ class Verifier:
         if len(body) > self.max_body:
             return VerificationError(f"the body is over {self.max_body} bytes", reason="size")
         try:
-            payload = loads(bytes(body))
+            payload = loads(bytes(body), limit_depth=True)
         except ValueError:
             payload = None
         if type(payload) is not dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_async import InputError
-from drift_async.core import nesting, strict_json
+from drift_async.core import strict_json
 from drift_async.core.strict_json import dumps, loads, to_plain_json
 from tests.support.json_corners import (
     NO_NUMBERS,
@@ -65,7 +66,8 @@ def test_there_are_corners_enough() -> None:
 @pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize(("text", "value"), ACCEPTED)
 def test_json_is_read_exactly(text: bytes, value: Any) -> None:
-    read = loads(text)
+    read = loads(text, limit_depth=True)
+    assert json.dumps(loads(text)) == json.dumps(read)
     if value is not ...:  # which stands for what is only deep
         assert read == value
         # By their JSON, 1 differs from 1.0 and from true, and 0.0 from -0.0.
@@ -76,7 +78,7 @@ def test_json_is_read_exactly(text: bytes, value: Any) -> None:
 @pytest.mark.parametrize(("text", "_"), REFUSED)
 def test_what_is_not_strict_json_is_a_value_error(text: bytes, _: object) -> None:
     with pytest.raises(ValueError, match="JSON") as caught:
-        loads(text)
+        loads(text, limit_depth=True)
     assert type(caught.value) is ValueError
     assert len(str(caught.value)) < 60
 
@@ -104,10 +106,11 @@ def test_deep_code_reads_what_nests_and_refuses_a_million_brackets_at_once() -> 
     def work() -> None:
         assert loads(b"[" * 64 + b"]" * 64)
         for hostile in (b"[" * 1_000_000, b'{"a":' * 200_000):
-            began = time.thread_time()
-            with pytest.raises(ValueError, match="levels"):
-                loads(hostile)
-            spent.append(time.thread_time() - began)
+            for limit_depth in (True, False):
+                began = time.thread_time()
+                with pytest.raises(ValueError, match="levels" if limit_depth else "JSON"):
+                    loads(hostile, limit_depth=limit_depth)
+                spent.append(time.thread_time() - began)
 
     assert sys.getrecursionlimit() == 1000
     with ThreadPoolExecutor(1) as fresh:  # where no frame of a test runner is below
@@ -130,7 +133,7 @@ def test_to_tell_the_depth_takes_time_by_size_only() -> None:
         b"][" * 500_000,
     ):
         began = time.thread_time()
-        nesting.nests_over(hostile, 64)
+        strict_json._is_deep(hostile)
         assert time.thread_time() - began < 0.25, hostile[60:80]
 
 
@@ -161,14 +164,15 @@ NESTED = st.recursive(
 )
 
 
+def is_deep(value: Any, most: int) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "MAX_DEPTH", most)
+        return strict_json._is_deep(json.dumps(value).encode())
+
+
 @given(NESTED, st.integers(0, 6))
-def test_depth_is_told_without_parsing(value: Any, most: int) -> None:
-    body = json.dumps(value).encode()
-    for few in (0, 65_536):  # the two ways, for large and for small
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(nesting, "_FEW", few)
-            patch.setattr(nesting, "_CHUNK", 3)
-            assert nesting.nests_over(body, most) is (levels(value) > most)
+def test_the_depth_is_found_without_parsing(value: Any, most: int) -> None:
+    assert is_deep(value, most) is (levels(value) > most)
 
 
 @given(NESTED, NESTED, st.integers(0, 4), st.integers(0, 3), st.integers(0, 9))
@@ -178,21 +182,21 @@ def test_rows_that_nest_alike_hide_no_depth(
     value: Any = [odd if n == place else row for n in range(5)]
     for n in range(level):
         value = [row, row, value, row] if n % 2 else {"data": value, "next": row}
-    assert nesting.nests_over(json.dumps(value).encode(), most) is (levels(value) > most)
+    assert is_deep(value, most) is (levels(value) > most)
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_a_deep_row_counts_wherever_it_is(place: int) -> None:
     for depth in (62, 63, 64):
-        body = json.dumps([nested(depth) if n == place else [] for n in range(4)]).encode()
-        assert nesting.nests_over(body, 64) is (depth + 1 > 64)
+        value = [nested(depth) if n == place else [] for n in range(4)]
+        assert is_deep(value, 64) is (depth + 1 > 64)
 
 
 @pytest.mark.usefixtures("_library")
 def test_a_bracket_in_a_text_does_not_make_rows_even() -> None:
     assert loads(b'[["]"],' * 63 + b"1" + b"]" * 63)
     with pytest.raises(ValueError, match="levels"):
-        loads(b'[["]"],' * 64 + b"1" + b"]" * 64)
+        loads(b'[["]"],' * 64 + b"1" + b"]" * 64, limit_depth=True)
 
 
 @pytest.mark.usefixtures("_library")
@@ -202,12 +206,52 @@ def test_a_large_body_is_refused_from_the_same_depth_on(text: str) -> None:
     for depth, odd in ((64, nested(62)), (65, nested(63))):
         for n in (0, 1, 2, 99, 199):
             body = json.dumps({"data": [odd if i == n else row for i in range(200)]}).encode()
-            assert len(body) > strict_json._LARGE
             if depth == 64:
-                assert loads(body)["data"][n] == odd
+                assert loads(body, limit_depth=True)["data"][n] == odd
             else:
                 with pytest.raises(ValueError, match="levels"):
-                    loads(body)
+                    loads(body, limit_depth=True)
+
+
+def test_each_reader_refuses_what_nests_deeper_than_it_can_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for library, most in zip(LIBRARIES, (64, 1024), strict=False):
+        monkeypatch.setattr(strict_json, "_fast_loads", library)
+        assert loads(b"[" * most + b"]" * most)
+        with pytest.raises(ValueError, match="JSON"):
+            loads(b"[" * (most + 1) + b"]" * (most + 1))
+
+
+SMALL_STACK = """
+import sys, threading
+from drift_async.core import strict_json
+from drift_async.errors import CallInfo, error_from_response
+
+def work():
+    for hostile in (b"[" * n + b"]" * n for n in (65, 1_000, 1_024, 20_000, 500_000)):
+        for inner in (b"", b"9" * 20):
+            try:
+                strict_json.loads(hostile.replace(b"[]", b"[" + inner + b"]"))
+            except ValueError:
+                pass
+    error_from_response(CallInfo(operation="GET /", status=400), {}, b"[" * 60_000)
+    done.append(True)
+
+if sys.argv[1] == "json":
+    strict_json._fast_loads = None
+done = []
+threading.stack_size(128 * 1024)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert done
+"""
+
+
+@pytest.mark.parametrize("library", ["json", "orjson"])
+def test_no_depth_overflows_the_stack_of_a_small_thread(library: str) -> None:
+    subprocess.run([sys.executable, "-c", SMALL_STACK, library], check=True)
 
 
 def nested(depth: int) -> Any:

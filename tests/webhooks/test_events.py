@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from drift_async import EventType, InputError, UnknownEvent, WebhookEvent, from_json, to_json
-from drift_async.core.models import Frozen
+from drift_async.core.models import FrozenMap
 from drift_async.webhooks.events import EVENTS, read_event
 from tests.support.deliveries import PAYLOADS, envelope
 from tests.support.models import unknown_fields

@@ -235,7 +235,7 @@ NOT_JSON: Mapping[str, tuple[bytes, str]] = {
     "infinity": (b'{"data": [-Infinity]}', "application/json"),
     "too-large-number": (b'{"data": 1e999}', "application/json"),
     "deep": (b"[" * 200_000, "application/json"),
-    "deep-and-whole": (b'{"data":' * 65 + b"1" + b"}" * 65, "application/json"),
+    "deep-and-whole": (b'{"data":' * 1100 + b"1" + b"}" * 1100, "application/json"),
     "bom": (b'\xef\xbb\xbf{"data": {}}', "application/json"),
     "lone-surrogate": (f'{{"data": ["\\ud800", {WHO}]}}'.encode(), "application/json"),
     "single-quotes": (b"{'data': {}}", "application/json"),

@@ -47,7 +47,7 @@ def filled(row: Endpoint[Any], address: str) -> bytes:
     if row.envelope in ("ok", "none"):
         value: Any = {"ok": True, "result": PERSONAL}
     else:
-        value = good(row._shape)
+        value = good(row.returns)
         if row.under:
             value = {row.under: value, "url": PERSONAL, "totalResults": 1}
         if row.envelope == "data":
