@@ -61,7 +61,7 @@ def good(kind: Any, name: str = "") -> Any:
     """Return a JSON value that fits; texts but ids are personal."""
     if kind is Any:
         return {"email": [PERSONAL, None]}
-    if get_origin(kind) is tuple:
+    if get_origin(kind) in (list, tuple):
         return [1, "NaN"] if name == "raw_metrics" else [good(get_args(kind)[0])]
     if get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):
         return {"key": good(get_args(kind)[1])}
