@@ -17,8 +17,8 @@ from .core.discreet import clear, clears_itself
 from .core.endpoint import Effect, Endpoint, Resource, query, segment
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.life import Client, CommonSettings
-from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
+from .core.process import DECODE_IN_THREAD_BYTES, run_in_decoder
 from .core.rate_limit import Rate
 from .core.retry import Retry
 from .core.secret import Secret, bearer, secret_from, token_secret
@@ -218,8 +218,8 @@ class Drift(Client):
             if json is not None:
                 body = dumps(plain("json", json))
             reply = await self._caller.send(endpoint, target, body)
-            if len(reply.body) > BIG:
-                return await in_thread(endpoint.decode_any, reply)
+            if len(reply.body) > DECODE_IN_THREAD_BYTES:
+                return await run_in_decoder(endpoint.decode_any, reply)
             return endpoint.decode_any(reply)
         except BaseException as error:
             del method, path, params, json, effect, endpoint, target, body, reply

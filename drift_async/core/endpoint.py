@@ -24,8 +24,8 @@ from .codec import MisfitError, structure
 from .discreet import discreet
 from .download import Sink
 from .inputs import MAX_ID, whole
-from .offload import BIG, in_thread
 from .pager import Pager, Style, read_position
+from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
 from .secret import Secret
 from .strict_json import dumps, loads, plain
 
@@ -311,8 +311,8 @@ class Resource:
             None if body is None else dumps(body),
             secrets=secrets,
         )
-        if len(reply.body) > BIG:
-            return await in_thread(endpoint.decode, reply)
+        if len(reply.body) > DECODE_IN_THREAD_BYTES:
+            return await run_in_decoder(endpoint.decode, reply)
         return endpoint.decode(reply)
 
     def _pages(

@@ -18,7 +18,7 @@ import attrs
 from ..errors import CursorError, DriftError
 from .discreet import discreet
 from .inputs import whole
-from .offload import BIG, in_thread
+from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, Reply
@@ -234,8 +234,8 @@ class Pager(Generic[T]):
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         reply = await self._caller.send(endpoint, endpoint.target(values))
-        if len(reply.body) > BIG:
-            items, value = await in_thread(endpoint.decode_page, reply)
+        if len(reply.body) > DECODE_IN_THREAD_BYTES:
+            items, value = await run_in_decoder(endpoint.decode_page, reply)
         else:
             items, value = endpoint.decode_page(reply)
         try:

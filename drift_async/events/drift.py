@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, Self, Unpack, get_args
 
 from ..core.batch import Items
-from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import number, whole
@@ -20,10 +19,9 @@ from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
 from .encode import IDENTIFY, SAFE, TRACK, encode_event
-from .items import Identify, Track
-from .lanes import Row
-from .outbox import WhenFull
-from .records import Loss
+from .models import Identify, Loss, Track
+from .queue import WhenFull
+from .storage import QueuedEvent
 
 EVENTS_URL = "https://event.api.drift.com"
 
@@ -32,7 +30,6 @@ BATCH = 600
 _NOTHING: type[None] = type(None)
 
 
-@discreet
 class DriftEvents(EventClient):
     """The client of Drift's event API: https://devdocs.drift.com/docs/add-contact-event
 
@@ -165,7 +162,6 @@ class DriftEvents(EventClient):
             raise CredentialsError(self._without_org_id)
         return None
 
-    @clears_itself
     async def identify(
         self,
         *,
@@ -181,18 +177,12 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        try:
-            row = encode_event(
-                IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
-            )
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
-            del user_id, company_id, attributes
-            clear(error)
-            raise
+        queued = encode_event(
+            IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
+        )
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
-    @clears_itself
     async def track(
         self,
         event: str,
@@ -210,32 +200,27 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        try:
-            row = encode_event(
-                TRACK, self._org_id, event, user_id, company_id, attributes, created_at
-            )
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
-            del event, user_id, company_id, attributes
-            clear(error)
-            raise
+        queued = encode_event(
+            TRACK, self._org_id, event, user_id, company_id, attributes, created_at
+        )
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
     async def identify_many(self, items: Items[Identify]) -> int:
         """Accept many events as `identify` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._identify_row)
+        return await self._put_many(items, self._encode_identify)
 
     async def track_many(self, items: Items[Track]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._track_row)
+        return await self._put_many(items, self._encode_track)
 
-    def _identify_row(self, item: Identify) -> Row:
+    def _encode_identify(self, item: Identify) -> QueuedEvent:
         if not isinstance(item, Identify):
             raise InputError("item", "must be an Identify")
         return encode_event(
@@ -248,7 +233,7 @@ class DriftEvents(EventClient):
             item.created_at,
         )
 
-    def _track_row(self, item: Track) -> Row:
+    def _encode_track(self, item: Track) -> QueuedEvent:
         if not isinstance(item, Track):
             raise InputError("item", "must be a Track")
         return encode_event(

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from ..core.batch import Items
-from ..core.discreet import clear, clears_itself, discreet
 from ..core.endpoint import Endpoint
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.inputs import text
@@ -22,17 +21,15 @@ from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route
 from .encode import MAX_HIT_ID, HitIds, encode_hit, iso, iso_of
-from .items import Hit
-from .lanes import Row
-from .outbox import WhenFull
-from .records import Loss
+from .models import Hit, Loss
+from .queue import WhenFull
+from .storage import QueuedEvent
 
 SEGMENTSTREAM_URL = "https://track.segmentstream.com"
 
 _NOTHING: type[None] = type(None)
 
 
-@discreet
 class SegmentStream(EventClient):
     """The client of SegmentStream's tracking API: https://docs.segmentstream.com
 
@@ -154,9 +151,8 @@ class SegmentStream(EventClient):
         if site.live is not None:
             site.use().connection.authorize(self._authorization())
             if self._delivery is not None:
-                self._delivery.go_on()
+                self._delivery.resume()
 
-    @clears_itself
     async def track(
         self,
         event: Mapping[str, Any],
@@ -177,26 +173,21 @@ class SegmentStream(EventClient):
         https://docs.segmentstream.com
         """
         self._check_open()
-        try:
-            row = self._row(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException as error:
-            del event, user_id, anonymous_id, context, integrations
-            clear(error)
-            raise
+        queued = self._encode(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
     async def track_many(self, items: Items[Hit]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._hit_row)
+        return await self._put_many(items, self._encode_hit)
 
-    def _hit_row(self, item: Hit) -> Row:
+    def _encode_hit(self, item: Hit) -> QueuedEvent:
         if not isinstance(item, Hit):
             raise InputError("item", "must be a Hit")
-        return self._row(
+        return self._encode(
             item.event,
             item.user_id,
             item.anonymous_id,
@@ -206,7 +197,7 @@ class SegmentStream(EventClient):
             item.integrations,
         )
 
-    def _row(
+    def _encode(
         self,
         event: Mapping[str, Any],
         user_id: str | None,
@@ -215,7 +206,7 @@ class SegmentStream(EventClient):
         sent_at: datetime | None,
         context: Mapping[str, Any] | None,
         integrations: Mapping[str, Any] | None,
-    ) -> Row:
+    ) -> QueuedEvent:
         now = time.time_ns()
         if hit_id is None:
             hit_id = self._hit_ids.make(now)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from ..core.discreet import discreet
 from ..events import client as _async
-from ..events.records import DeadEvent, EventStats
+from ..events.models import DeadEvent, EventStats
 from .life import Client
 from .portal import Portal
 
 
 @discreet
 class EventClient(Client):
-    """What the event clients share. Settings and counters; the outbox is open while it is."""
+    """Base of `DriftEvents` and `SegmentStream`. The outbox is open only while the client is."""
 
     _core: _async.EventClient
 

@@ -17,9 +17,8 @@ from ..core.rate_limit import Rate
 from ..core.retry import Retry
 from ..events import segmentstream as _async
 from ..events.client import EventSettings
-from ..events.items import Hit
-from ..events.outbox import WhenFull
-from ..events.records import Loss
+from ..events.models import Hit, Loss
+from ..events.queue import WhenFull
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
 from .iterators import Items, send_in_chunks

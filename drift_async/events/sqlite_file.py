@@ -1,0 +1,471 @@
+"""One outbox file: an SQLite database in WAL mode. All of this runs in the storage's thread.
+
+In each statement the thread gives the interpreter lock away, and a busy event loop may be slow to
+give it back. So there are few statements, and `executemany` runs them, which gives it away least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import DriftError, InputError, OutboxLockedError
+from . import ownership
+from .sqlite_format import (
+    APPLICATION_ID,
+    COLUMNS,
+    EVENT,
+    FORMER_ID,
+    LISTED,
+    checksum,
+    connect,
+    is_intact,
+    kind_number,
+    read_done,
+    salvage,
+    write_schema,
+)
+from .storage import (
+    DeadLetter,
+    DeadLetters,
+    DeadLimits,
+    QueuedEvent,
+    ReadResult,
+    Replayed,
+    StorageSummary,
+)
+
+logger = logging.getLogger("drift_async.events")
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNREADABLE = (*_DAMAGED, sqlite3.SQLITE_ERROR)
+_SIZES = (512, 64)
+"""Numbers of rows of one INSERT, beside those below 64: statements are compiled once a size."""
+
+_EXTRA = 65_536
+"""Bytes by which a file is made larger than it has to be."""
+
+_YEAR_10000 = 253_402_300_800.0
+
+DISK_ERRORS = (sqlite3.Error, OSError, DriftError)
+
+
+class _DamagedError(Exception):
+    """A file that cannot be read as a database."""
+
+
+class SqliteFile:
+    """An open outbox file that this client owns.
+
+    Raises `OutboxLockedError` when it has another owner, `InputError` when it cannot be used. A
+    damaged file is set aside, and replaced by one with all events that could be read.
+    """
+
+    def __init__(self, path: Path, stem: str, clock: Callable[[], float]) -> None:
+        self.path = path
+        self._stem = stem
+        self._clock = clock
+        self._undeleted: list[int] = []
+        self._letters: list[DeadLetter] = []  # not yet moved to the table
+        self._damage: list[str] = []  # to be reported
+        self._damage_found: str | None = None  # why there is no connection, if there is none
+        self._descriptor = -1
+        self._last = 0
+        self._lock = ownership.Lock(path)
+        try:
+            self._connect()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    # Opening
+
+    def _connect(self) -> None:
+        if ownership.finish_replacing(self.path):
+            self._damage.append(f"{self.path.name} was damaged, as was found before")
+        for end in ("", *ownership.SIDES):
+            ownership.check(self.path.with_name(self.path.name + end))
+        try:
+            self._open()
+        except _DamagedError as error:
+            self._set_aside(str(error))
+        ownership.remove_leftovers(self.path)
+
+    def _open(self) -> None:
+        """Open the database; nothing is written before it is known to be ours, nor needs to be."""
+        has_log = self.path.with_name(f"{self.path.name}-wal").exists()
+        # Kept open as long as the database: closing it would end SQLite's locks on the file.
+        self._descriptor = ownership.open_safely(self.path)
+        try:
+            self._db = connect(self.path)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        try:
+            self._recognize(has_log)
+            ((mode,),) = self._db.execute("PRAGMA journal_mode").fetchall()
+            ((self._page_size,),) = self._db.execute("PRAGMA page_size").fetchall()
+        except BaseException as error:
+            self._disconnect()
+            raise _refusal(error, self.path) from None
+        self._is_wal = mode == "wal"
+        self._damage_found = None
+
+    def _recognize(self, has_log: bool) -> None:
+        """Look whether the file is an outbox of ours, in the present format; raise if it is not."""
+        db = self._db
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (owner,) = db.execute("PRAGMA user_version").fetchone()
+        self._has_tables = tables > 0
+        self._is_current = application == APPLICATION_ID
+        if not tables:
+            if has_log:
+                raise _DamagedError("it is empty, but for a log")
+            return
+        if application not in (APPLICATION_ID, FORMER_ID):
+            raise InputError("outbox", "is a database of something else")
+        if owner not in (0, kind_number(self._stem)):  # 0: not noted in early files
+            raise InputError("outbox", "is that of another kind of client")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise _DamagedError("the check failed")
+        for table, columns in COLUMNS.items():
+            db.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchall()
+            (last,) = db.execute(f"SELECT ifnull(max(seq), 0) FROM {table}").fetchone()
+            self._last = max(self._last, last)
+        if not self._is_current:
+            self._undeleted += read_done(db)
+
+    def _set_aside(self, damage: str, *, is_open: bool = False) -> None:
+        """Replace the file by one with all that can be read of it, or of the open connection."""
+        new = ownership.replacement_of(self.path)
+        try:
+            ownership.remove(new)
+            kept = salvage(self._db if is_open else self.path, new, self._stem)
+        except DISK_ERRORS as error:
+            why = f"is damaged ({damage}), and what is left cannot be copied ({error})"
+            raise InputError("outbox", why) from None
+        if is_open:
+            self._disconnect()
+            self._damage_found = damage
+        aside = ownership.set_aside(self.path)
+        try:
+            self._open()
+        except _DamagedError as error:
+            raise InputError("outbox", f"cannot be opened ({error})") from None
+        where = "" if is_open else f", the file is {aside}"
+        detail = f"{self.path.name} was damaged ({damage}): {kept} events read{where}"
+        logger.error("outbox: %s", detail)
+        self._damage.append(detail)
+
+    def _disconnect(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _replace(self, error: Exception) -> None:
+        """Go on with a new file, because this one turned out to be damaged. If not now, later."""
+        self._disconnect()
+        self._damage_found = str(error)
+        try:
+            self._restore()
+        except DISK_ERRORS as failure:
+            logger.error("outbox: %s cannot be used: %s", self.path.name, failure)
+
+    def _restore(self) -> None:
+        """Make the file anew if it is damaged, or was removed, with all that is left of it."""
+        if self._damage_found is not None:
+            self._set_aside(self._damage_found)
+        elif not ownership.is_at(self._descriptor, self.path):
+            ownership.make_folder(self.path)
+            if not ownership.is_at(self._lock.descriptor, self._lock.path):
+                former, self._lock = self._lock, ownership.Lock(self.path)
+                former.release(unlink=False)
+            self._set_aside("it was removed", is_open=True)
+
+    # Writing
+
+    @property
+    def undeleted(self) -> int:
+        """Number of deletions that wait for space on the disk."""
+        return len(self._undeleted) + len(self._letters)
+
+    def write(self, appends: Sequence[Sequence[QueuedEvent]], numbers: Sequence[int]) -> list[Any]:
+        """Delete events and add others, in one commit, or if that fails in one for each.
+
+        Returns the error of each addition, or None.
+        """
+        self._undeleted += numbers
+        try:
+            self._commit([event for events in appends for event in events])
+            return [None] * len(appends)
+        except DISK_ERRORS as error:
+            self._recover(error)
+        with contextlib.suppress(*DISK_ERRORS):
+            self._commit(())  # deletions first: they make space
+        return [self._try(partial(self._commit, events)) for events in appends]
+
+    def _try(self, work: Callable[[], object]) -> Exception | None:
+        try:
+            work()
+        except Exception as error:  # whatever it is, it is the answer
+            return error
+        return None
+
+    def _recover(self, error: Exception) -> None:
+        """After a failed commit, make space in the log, or replace a damaged file."""
+        if _code(error) in _DAMAGED:
+            self._replace(error)
+            return
+        with contextlib.suppress(sqlite3.Error):
+            # What is in the log has its place in the database already: see `_allocate`.
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    def _commit(self, events: Sequence[QueuedEvent], work: Callable[[], Any] | None = None) -> Any:
+        """Add events, and do *work*, after all deletions, in one transaction."""
+        self._restore()
+        if not (events or work or self._undeleted or self._letters):
+            return None
+        if not self._is_wal:
+            ((mode,),) = self._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._is_wal = mode == "wal"
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._is_current:
+                write_schema(self._db, self._stem)
+            self._delete()
+            if events:
+                self._insert(self._last + 1, events)
+            result = work() if work is not None else None
+            self._allocate()
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # some errors have done so
+                self._db.execute("ROLLBACK")
+            raise
+        self._is_current = self._has_tables = True
+        self._undeleted, self._letters = [], []
+        for number, event in enumerate(events, self._last + 1):
+            event.number = number
+        self._last += len(events)
+        return result
+
+    def _delete(self) -> None:
+        """Do the deletions, and the moves to the dead letters, that were asked for."""
+        if self._letters:
+            rows = [
+                (event.number, event.kind, event.key, event.body, checksum(event))
+                if letter.is_intact
+                else (event.number, event.kind, event.key, event.body, None)
+                for letter in self._letters
+                for event in (letter.event,)
+            ]
+            self._db.executemany(
+                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (*row, letter.reason, letter.status, letter.died_at)
+                    for row, letter in zip(rows, self._letters, strict=True)
+                ],
+            )
+        numbers = self._undeleted + [letter.event.number for letter in self._letters]
+        if numbers:
+            sql = f"DELETE FROM events WHERE seq IN {LISTED}"
+            self._db.executemany(sql, [(json.dumps(numbers),)])
+
+    def _insert(self, number: int, events: Sequence[QueuedEvent]) -> None:
+        most = self._db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // 5
+        start = 0
+        while left := len(events) - start:
+            size = next((size for size in _SIZES if size <= min(left, most)), min(left, 63))
+            values: list[Any] = []
+            for seq, event in enumerate(events[start : start + size], number + start):
+                values += (seq, event.kind, event.key, event.body, checksum(event))
+            marks = ",".join(["(?, ?, ?, ?, ?)"] * size)
+            self._db.executemany(f"INSERT INTO events VALUES {marks}", [values])
+            start += size
+
+    def _allocate(self) -> None:
+        """Take the space on the disk that the database needs once the log is copied into it.
+
+        So on a full disk the log can always be copied, which frees it for deletions. SQLite allows
+        a file that is larger than its database.
+        """
+        ((pages,),) = self._db.execute("PRAGMA page_count").fetchall()
+        size, needed = os.fstat(self._descriptor).st_size, pages * self._page_size
+        if needed <= size or not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self._descriptor, size, needed + _EXTRA - size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                os.posix_fallocate(self._descriptor, size, needed - size)
+
+    # Dead letters
+
+    def dead_letter(self, letters: Sequence[DeadLetter], limits: DeadLimits) -> Mapping[str, int]:
+        """Move events to the dead letters, now or when the disk takes it."""
+        self._letters += letters
+        return self._expire(limits)
+
+    def _expire(self, limits: DeadLimits) -> Mapping[str, int]:
+        """Delete dead letters over the limits, unless the disk is full; return how many."""
+
+        def work() -> Mapping[str, int]:
+            oldest = (self._clock() - limits.seconds,)
+            old = self._db.execute("DELETE FROM dead WHERE died_at < ?", oldest).rowcount
+            full = self._db.execute(
+                "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead ORDER BY died_at, seq"
+                " LIMIT max(0, (SELECT count(*) FROM dead) - ?))",
+                (limits.count,),
+            ).rowcount
+            return {"dead_old": old, "dead_full": full}
+
+        for _ in range(2):
+            try:
+                result: Mapping[str, int] = self._commit((), work)
+                return result
+            except DISK_ERRORS as error:
+                self._recover(error)
+        return {}
+
+    def dead(self, limits: DeadLimits) -> DeadLetters:
+        """Return the dead letters, oldest first."""
+        expired = self._expire(limits)
+        return DeadLetters(self._read_dead(), expired)
+
+    def _read_dead(self) -> list[DeadLetter]:
+        if not self._has_tables:
+            return []
+        rows = self._db.execute(f"SELECT {COLUMNS['dead']} FROM dead ORDER BY died_at, seq")
+        return [
+            DeadLetter(
+                QueuedEvent(kind, key, body, seq),
+                str(reason),
+                status,
+                # No checksum is kept of this: it must be a time.
+                died_at if isinstance(died_at, float) and 0 <= died_at < _YEAR_10000 else 0.0,
+                is_intact(kind, key, body, crc),
+            )
+            for seq, kind, key, body, crc, reason, status, died_at in rows
+        ] + self._letters
+
+    def replay(self, limits: DeadLimits) -> Replayed:
+        """Move the dead letters that are intact to the end of the events."""
+        expired = self._expire(limits)
+        events = [letter.event for letter in self._read_dead() if letter.is_intact]
+        former = json.dumps([event.number for event in events])
+
+        def work() -> None:
+            self._db.execute(f"DELETE FROM dead WHERE seq IN {LISTED}", (former,))
+
+        if events:
+            self._commit(events, work)
+        size = sum([len(event.body) for event in events])
+        return Replayed(len(events), size, self._last, expired)
+
+    # Reading: it never writes, so it works on a full disk
+
+    def summary(self, limits: DeadLimits) -> StorageSummary:
+        """Return what is in the file."""
+        pending = size = dead = 0
+        expired: Mapping[str, int] = {}
+        if self._has_tables:
+            if self._undeleted or self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone():
+                expired = self._expire(limits)
+            (pending, size) = self._db.execute(
+                "SELECT count(*), ifnull(sum(length(CAST(ifnull(body, '') AS BLOB))), 0)"
+                f" FROM events WHERE seq NOT IN {LISTED}",
+                (json.dumps(self._undeleted),),
+            ).fetchone()
+            (dead,) = self._db.execute("SELECT count(*) FROM dead").fetchone()
+        return StorageSummary(pending, size, dead, self._last, expired)
+
+    def read(self, after: int, count: int, size: int) -> ReadResult:
+        """Return the events that follow number *after*."""
+        self._restore()
+        try:
+            return self._read(after, count, size)
+        except sqlite3.Error as error:
+            if _code(error) not in _DAMAGED:
+                raise
+            self._replace(error)
+        return self._read(after, count, size)
+
+    def _read(self, after: int, count: int, size: int) -> ReadResult:
+        events: list[QueuedEvent] = []
+        damaged: list[QueuedEvent] = []
+        if not self._has_tables:
+            return ReadResult(events, damaged)
+        hidden = {*self._undeleted, *(letter.event.number for letter in self._letters)}
+        sql = f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        for seq, kind, key, body, crc in self._db.execute(sql, (after, count + len(hidden))):
+            if seq not in hidden:
+                event = QueuedEvent(kind, key, body, seq)
+                (events if is_intact(kind, key, body, crc) else damaged).append(event)
+                size -= len(body)
+                if size <= 0:
+                    break
+        return ReadResult(events, damaged)
+
+    def take_damage(self) -> list[str]:
+        """Return the damages that were found since the last call, in words."""
+        damage, self._damage = self._damage, []
+        return damage
+
+    def close(self, *, keep_empty: bool) -> int:
+        """Give the file free; return how many deletions could not be done.
+
+        An empty file is removed, or shrunk if it is to be kept and deletions could be done.
+        """
+        left, is_empty = 0, False
+        try:
+            for _ in range(2):
+                try:
+                    self._commit(())
+                    break
+                except DISK_ERRORS as error:
+                    self._recover(error)
+            left = self.undeleted
+            held = self.summary(_NO_LIMITS)
+            is_empty = not (held.pending or held.dead or self._letters)
+            if is_empty and keep_empty and not left:
+                self._db.execute("VACUUM")  # the disk gets back what is free, and its content
+        except DISK_ERRORS as error:
+            logger.warning("outbox: %s: %s", self.path.name, error)
+        finally:
+            self._disconnect()
+            if is_empty and (left or not keep_empty):
+                with contextlib.suppress(OSError):
+                    ownership.remove(self.path)
+                    left = 0
+            self._lock.release()
+        return left
+
+
+_NO_LIMITS = DeadLimits(count=1 << 60, seconds=1e12)
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _refusal(error: BaseException, path: Path) -> BaseException:
+    """Return what an error of opening means."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return OutboxLockedError(f"{path.name} has an owner")
+    if _code(error) in _UNREADABLE:
+        return _DamagedError(str(error))
+    return InputError("outbox", f"cannot be opened ({error})")

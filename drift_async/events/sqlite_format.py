@@ -1,0 +1,120 @@
+"""The format of outbox files: tables, checksums, and copying what a damaged file still has."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from ..errors import InputError
+from . import ownership
+from .storage import QueuedEvent
+
+APPLICATION_ID = 0x44724577
+FORMER_ID = 0x44724576
+"""Id of files from before version 2 of the format: with a table of numbers to delete, ``done``."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, kind INT, key INT, body BLOB, crc INT);
+CREATE TABLE IF NOT EXISTS dead (
+    seq INTEGER PRIMARY KEY, kind INT, key INT, body BLOB, crc INT,
+    reason TEXT, status INT, died_at REAL
+);
+DROP TABLE IF EXISTS done"""
+
+# One changed bit makes another type of a value. Cast to bytes, reading it never raises.
+EVENT = "seq, kind, key, CAST(ifnull(body, '') AS BLOB), crc"
+COLUMNS = {"events": EVENT, "dead": f"{EVENT}, reason, status, died_at"}
+LISTED = "(SELECT value FROM json_each(?))"
+"""Numbers that are given as a JSON list."""
+
+_TEXT = partial(str, encoding="utf-8", errors="replace")
+
+
+def checksum(event: QueuedEvent) -> int:
+    """Return the number that is kept with an event to notice that it has changed."""
+    return zlib.crc32(event.body, event.key ^ event.kind)
+
+
+def is_intact(kind: object, key: object, body: bytes, crc: object) -> bool:
+    """Return whether a row is as it was written."""
+    return isinstance(kind, int) and isinstance(key, int) and zlib.crc32(body, key ^ kind) == crc
+
+
+def kind_number(stem: str) -> int:
+    """Return the number of a kind of client, which is in its files; never 0."""
+    return zlib.crc32(stem.encode()) >> 2 | 1
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Connect to a file that this process owns."""
+    try:
+        db = sqlite3.connect(path, timeout=0, isolation_level=None)
+    except sqlite3.Error as error:
+        raise InputError("outbox", f"cannot be opened ({error})") from None
+    db.text_factory = _TEXT  # a text that is none must not keep others from being read
+    # In this order: a lock that is exclusive from the first access needs no shared memory file.
+    for pragma in (
+        "locking_mode=EXCLUSIVE",
+        "synchronous=FULL",
+        "trusted_schema=OFF",
+        # Some systems have SQLite write zeros over deleted events, which takes as long as the rest.
+        "secure_delete=OFF",
+    ):
+        db.execute(f"PRAGMA {pragma}").fetchall()
+    return db
+
+
+def write_schema(db: sqlite3.Connection, stem: str) -> None:
+    """Make a file, or one of the former format, one of the present format."""
+    for statement in _SCHEMA.split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version={kind_number(stem)}")
+
+
+def read_done(db: sqlite3.Connection) -> list[int]:
+    """Return the numbers of events that a file of the former format holds as done."""
+    numbers: list[int] = []
+    with contextlib.suppress(sqlite3.Error):
+        for listed, total in db.execute("SELECT seqs, sum FROM done"):
+            with contextlib.suppress(ValueError, TypeError):
+                if sum(done := json.loads(listed)) == total:  # else a bit has changed
+                    numbers += done
+    return numbers
+
+
+def salvage(damaged: Path | sqlite3.Connection, new: Path, stem: str) -> int:
+    """Copy the intact rows of a damaged file to a new one; return how many events those are."""
+    with contextlib.ExitStack() as stack:
+        os.close(ownership.open_safely(new))  # SQLite would let others read it
+        db = stack.enter_context(contextlib.closing(connect(new)))
+        if isinstance(damaged, Path):
+            old = stack.enter_context(contextlib.closing(connect(damaged)))
+            old.execute("PRAGMA writable_schema=ON")  # or a file that was cut is not read at all
+        else:
+            old = damaged
+        db.execute("BEGIN IMMEDIATE")
+        write_schema(db, stem)
+        for table, columns in COLUMNS.items():
+            for direction in ("ASC", "DESC"):  # around the damage
+                rows = _readable(old, f"{columns} FROM {table} ORDER BY seq {direction}")
+                marks = ",".join("?" * (5 if table == "events" else 8))
+                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+        done = json.dumps(read_done(old))
+        db.execute(f"DELETE FROM events WHERE seq IN {LISTED}", (done,))
+        db.execute("COMMIT")
+        (count,) = db.execute("SELECT count(*) FROM events").fetchone()
+        return int(count)
+
+
+def _readable(old: sqlite3.Connection, selection: str) -> Iterator[tuple[object, ...]]:
+    with contextlib.suppress(sqlite3.DatabaseError):
+        for row in old.execute(f"SELECT {selection}"):
+            if is_intact(*row[1:5]):
+                yield row
