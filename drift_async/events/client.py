@@ -292,14 +292,15 @@ class EventClient(Client):
             logger.warning("closed with %d events not delivered, %s", left, where)
 
     async def _end_storage(self) -> None:
-        is_durable, self._storage = self._storage is not None, None
+        storage, self._storage = self._storage, None
         try:
             await self._queue.dead_letter_interrupted()
         finally:
             try:
-                if is_durable:
-                    await self._queue.close()
+                await self._queue.close()
             finally:
+                if storage is not None:  # it may not have got as far as the queue
+                    await storage.close()
                 self._queue.rebind()
                 self._resolver = None
 

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import attrs
 
-from ..errors import DeadlineError, OutboxFullError
+from ..errors import ClosedError, DeadlineError, OutboxFullError
 from .capacity import Capacity
 from .models import Loss
 from .partition import Partition
@@ -469,7 +469,7 @@ class EventQueue:
         source.reading = None
         self._report_damage(source)
         if (error := reading.exception()) is not None:
-            if source in self.sources:
+            if not isinstance(error, ClosedError):
                 logger.warning("the outbox cannot be read, it is tried again: %s", error)
                 reading.get_loop().call_later(RETRY_READ, self._read_more, source)
             return

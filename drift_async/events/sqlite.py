@@ -78,6 +78,7 @@ class SqliteStorage:
         self._unsent: list[WriteRequest] = []  # of this turn of the loop
         self._is_started = owner is not None
         self._is_closed = False
+        self._left = 0  # deletions that could not be done
 
     async def open(self, limits: DeadLimits) -> StorageSummary:
         """Open the file, or go on with it in another loop; return what is in it.
@@ -139,16 +140,18 @@ class SqliteStorage:
         return [self.damage.popleft() for _ in range(len(self.damage))]
 
     async def close(self) -> int:
+        if self._is_closed:
+            return self._left
         closed = self._ask(lambda files: _close(files, self.path, self._is_adopted_or_shared()))
         if self._owner is None:
             self._requests.put(None)
         self._is_closed = True
         try:
             async with asyncio.timeout(CLOSING):
-                return int(await asyncio.shield(closed))
+                self._left = await asyncio.shield(closed)
         except TimeoutError:
             logger.warning("the outbox's disk is slow: its file is closed later")
-            return 0
+        return self._left
 
     def _is_adopted_or_shared(self) -> bool:
         return self._owner is not None or self.path.suffix != ownership.SUFFIX

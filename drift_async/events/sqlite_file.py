@@ -106,9 +106,9 @@ class SqliteFile:
         self._descriptor = ownership.open_safely(self.path)
         try:
             self._db = connect(self.path)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        except BaseException as error:
+            self._close_descriptor()
+            raise _refusal(error, self.path) from None
         try:
             self._recognize(has_log)
             ((mode,),) = self._db.execute("PRAGMA journal_mode").fetchall()
@@ -170,6 +170,9 @@ class SqliteFile:
     def _disconnect(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        self._close_descriptor()
+
+    def _close_descriptor(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -331,7 +334,8 @@ class SqliteFile:
             ).rowcount
             return {"dead_old": old, "dead_full": full}
 
-        for _ in range(2):
+        has_dead = self._has_tables and self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone()
+        for _ in range(2 if has_dead or self._letters else 0):
             try:
                 result: Mapping[str, int] = self._commit((), work)
                 return result
@@ -379,10 +383,8 @@ class SqliteFile:
     def summary(self, limits: DeadLimits) -> StorageSummary:
         """Return what is in the file."""
         pending = size = dead = 0
-        expired: Mapping[str, int] = {}
+        expired = self._expire(limits)
         if self._has_tables:
-            if self._undeleted or self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone():
-                expired = self._expire(limits)
             (pending, size) = self._db.execute(
                 "SELECT count(*), ifnull(sum(length(CAST(ifnull(body, '') AS BLOB))), 0)"
                 f" FROM events WHERE seq NOT IN {LISTED}",

@@ -7,11 +7,10 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..errors import InputError
 from . import ownership
 from .storage import QueuedEvent
 
@@ -33,6 +32,16 @@ COLUMNS = {"events": EVENT, "dead": f"{EVENT}, reason, status, died_at"}
 LISTED = "(SELECT value FROM json_each(?))"
 """Numbers that are given as a JSON list."""
 
+_SETTINGS = (
+    "locking_mode=EXCLUSIVE",  # from the first access: needs no shared memory file
+    "synchronous=FULL",
+    "trusted_schema=OFF",
+    # Some systems have SQLite write zeros over deleted events, which takes long.
+    "secure_delete=OFF",
+)
+_FOR_SALVAGE = ("locking_mode=EXCLUSIVE", "writable_schema=ON")
+"""Settings with which a file is read that was cut off."""
+
 _TEXT = partial(str, encoding="utf-8", errors="replace")
 
 
@@ -51,22 +60,16 @@ def kind_number(stem: str) -> int:
     return zlib.crc32(stem.encode()) >> 2 | 1
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, settings: Sequence[str] = _SETTINGS) -> sqlite3.Connection:
     """Connect to a file that this process owns."""
-    try:
-        db = sqlite3.connect(path, timeout=0, isolation_level=None)
-    except sqlite3.Error as error:
-        raise InputError("outbox", f"cannot be opened ({error})") from None
+    db = sqlite3.connect(path, timeout=0, isolation_level=None)
     db.text_factory = _TEXT  # a text that is none must not keep others from being read
-    # In this order: a lock that is exclusive from the first access needs no shared memory file.
-    for pragma in (
-        "locking_mode=EXCLUSIVE",
-        "synchronous=FULL",
-        "trusted_schema=OFF",
-        # Some systems have SQLite write zeros over deleted events, which takes as long as the rest.
-        "secure_delete=OFF",
-    ):
-        db.execute(f"PRAGMA {pragma}").fetchall()
+    try:
+        for setting in settings:
+            db.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -92,22 +95,22 @@ def read_done(db: sqlite3.Connection) -> list[int]:
 def salvage(damaged: Path | sqlite3.Connection, new: Path, stem: str) -> int:
     """Copy the intact rows of a damaged file to a new one; return how many events those are."""
     with contextlib.ExitStack() as stack:
+        old = damaged if isinstance(damaged, sqlite3.Connection) else None
+        if isinstance(damaged, Path):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                old = stack.enter_context(contextlib.closing(connect(damaged, _FOR_SALVAGE)))
         os.close(ownership.open_safely(new))  # SQLite would let others read it
         db = stack.enter_context(contextlib.closing(connect(new)))
-        if isinstance(damaged, Path):
-            old = stack.enter_context(contextlib.closing(connect(damaged)))
-            old.execute("PRAGMA writable_schema=ON")  # or a file that was cut is not read at all
-        else:
-            old = damaged
         db.execute("BEGIN IMMEDIATE")
         write_schema(db, stem)
-        for table, columns in COLUMNS.items():
-            for direction in ("ASC", "DESC"):  # around the damage
-                rows = _readable(old, f"{columns} FROM {table} ORDER BY seq {direction}")
+        if old is not None:
+            for table, columns in COLUMNS.items():
                 marks = ",".join("?" * (5 if table == "events" else 8))
-                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
-        done = json.dumps(read_done(old))
-        db.execute(f"DELETE FROM events WHERE seq IN {LISTED}", (done,))
+                for direction in ("ASC", "DESC"):  # around the damage
+                    rows = _readable(old, f"{columns} FROM {table} ORDER BY seq {direction}")
+                    db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+            done = json.dumps(read_done(old))
+            db.execute(f"DELETE FROM events WHERE seq IN {LISTED}", (done,))
         db.execute("COMMIT")
         (count,) = db.execute("SELECT count(*) FROM events").fetchone()
         return int(count)
