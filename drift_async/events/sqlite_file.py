@@ -13,7 +13,6 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,10 @@ _SIZES = (512, 64)
 """Numbers of rows of one INSERT, beside those below 64: statements are compiled once a size."""
 
 _EXTRA = 65_536
-"""Bytes by which a file is made larger than it has to be."""
+"""Bytes by which a database is made larger than it has to be."""
+
+_LOG = 262_144
+"""Bytes that a log has at least: for deletions on a full disk."""
 
 _YEAR_10000 = 253_402_300_800.0
 
@@ -71,6 +73,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, stem: str, clock: Callable[[], float]) -> None:
         self.path = path
+        self._log = path.with_name(f"{path.name}-wal")
         self._stem = stem
         self._clock = clock
         self._undeleted: list[int] = []
@@ -85,6 +88,8 @@ class SqliteFile:
         except BaseException:
             self._lock.release()
             raise
+        if self._has_tables and not self._is_current:
+            self._upgrade()
 
     # Opening
 
@@ -101,7 +106,7 @@ class SqliteFile:
 
     def _open(self) -> None:
         """Open the database; nothing is written before it is known to be ours, nor needs to be."""
-        has_log = self.path.with_name(f"{self.path.name}-wal").exists()
+        has_log, self._has_log_space = self._log.exists(), False
         # Kept open as long as the database: closing it would end SQLite's locks on the file.
         self._descriptor = ownership.open_safely(self.path)
         try:
@@ -126,7 +131,7 @@ class SqliteFile:
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (owner,) = db.execute("PRAGMA user_version").fetchone()
         self._has_tables = tables > 0
-        self._is_current = application == APPLICATION_ID
+        self._is_current = application == APPLICATION_ID and owner != 0
         if not tables:
             if has_log:
                 raise _DamagedError("it is empty, but for a log")
@@ -144,6 +149,11 @@ class SqliteFile:
             self._last = max(self._last, last)
         if not self._is_current:
             self._undeleted += read_done(db)
+
+    def _upgrade(self) -> None:
+        """Make a file of the former format one of the present format, now or with a commit."""
+        with contextlib.suppress(*DISK_ERRORS):
+            self._commit(work=bool)
 
     def _set_aside(self, damage: str, *, is_open: bool = False) -> None:
         """Replace the file by one with all that can be read of it, or of the open connection."""
@@ -204,7 +214,9 @@ class SqliteFile:
         """Number of deletions that wait for space on the disk."""
         return len(self._undeleted) + len(self._letters)
 
-    def write(self, appends: Sequence[Sequence[QueuedEvent]], numbers: Sequence[int]) -> list[Any]:
+    def write(
+        self, appends: Sequence[Sequence[QueuedEvent]], numbers: Sequence[int]
+    ) -> list[Exception | None]:
         """Delete events and add others, in one commit, or if that fails in one for each.
 
         Returns the error of each addition, or None.
@@ -215,30 +227,59 @@ class SqliteFile:
             return [None] * len(appends)
         except DISK_ERRORS as error:
             self._recover(error)
-        with contextlib.suppress(*DISK_ERRORS):
-            self._commit(())  # deletions first: they make space
-        return [self._try(partial(self._commit, events)) for events in appends]
+        self._delete_in_parts()  # deletions first: they make space
+        return [self._try(events) for events in appends]
 
-    def _try(self, work: Callable[[], object]) -> Exception | None:
-        try:
-            work()
-        except Exception as error:  # whatever it is, it is the answer
-            return error
-        return None
+    def _delete_in_parts(self) -> None:
+        """Delete as many events at once as the log has space for."""
+        self._undeleted.sort()
+        size = len(self._undeleted)
+        while self._undeleted and size:
+            try:
+                self._commit(with_letters=False, limit=size)
+            except DISK_ERRORS as error:
+                self._recover(error)
+                size //= 2
+            else:
+                self._make_log_space()
+
+    def _try(self, events: Sequence[QueuedEvent]) -> Exception | None:
+        for _ in range(2):
+            try:
+                self._commit(events, with_letters=False, limit=0)
+                return None
+            except DISK_ERRORS as error:
+                self._recover(error)
+                failure = error
+        return failure
 
     def _recover(self, error: Exception) -> None:
         """After a failed commit, make space in the log, or replace a damaged file."""
         if _code(error) in _DAMAGED:
             self._replace(error)
             return
-        with contextlib.suppress(sqlite3.Error):
-            # What is in the log has its place in the database already: see `_allocate`.
-            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        self._make_log_space()
 
-    def _commit(self, events: Sequence[QueuedEvent], work: Callable[[], Any] | None = None) -> Any:
-        """Add events, and do *work*, after all deletions, in one transaction."""
+    def _make_log_space(self) -> None:
+        """Copy the log into the database, which has space for it: see `_allocate`."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            ((busy, _, _),) = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            if not busy and self._log.stat().st_size > _LOG:
+                os.truncate(self._log, _LOG)
+
+    def _commit(
+        self,
+        events: Sequence[QueuedEvent] = (),
+        work: Callable[[], Any] | None = None,
+        *,
+        with_letters: bool = True,
+        limit: int | None = None,
+    ) -> Any:
+        """Add events, and do *work*, after all deletions or *limit* ones, in one transaction."""
         self._restore()
-        if not (events or work or self._undeleted or self._letters):
+        letters = self._letters if with_letters else []
+        deleted = self._undeleted[:limit]
+        if not (events or work or deleted or letters):
             return None
         if not self._is_wal:
             ((mode,),) = self._db.execute("PRAGMA journal_mode=WAL").fetchall()
@@ -247,9 +288,9 @@ class SqliteFile:
         try:
             if not self._is_current:
                 write_schema(self._db, self._stem)
-            self._delete()
-            if events:
-                self._insert(self._last + 1, events)
+            self._delete(deleted + [letter.event.number for letter in letters])
+            self._move(letters)
+            self._insert(self._last + 1, events)
             result = work() if work is not None else None
             self._allocate()
             self._db.execute("COMMIT")
@@ -258,33 +299,32 @@ class SqliteFile:
                 self._db.execute("ROLLBACK")
             raise
         self._is_current = self._has_tables = True
-        self._undeleted, self._letters = [], []
+        self._undeleted = self._undeleted[len(deleted) :]
+        self._letters = self._letters[len(letters) :]
         for number, event in enumerate(events, self._last + 1):
             event.number = number
         self._last += len(events)
         return result
 
-    def _delete(self) -> None:
-        """Do the deletions, and the moves to the dead letters, that were asked for."""
-        if self._letters:
-            rows = [
-                (event.number, event.kind, event.key, event.body, checksum(event))
-                if letter.is_intact
-                else (event.number, event.kind, event.key, event.body, None)
-                for letter in self._letters
-                for event in (letter.event,)
-            ]
-            self._db.executemany(
-                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (*row, letter.reason, letter.status, letter.died_at)
-                    for row, letter in zip(rows, self._letters, strict=True)
-                ],
-            )
-        numbers = self._undeleted + [letter.event.number for letter in self._letters]
+    def _delete(self, numbers: Sequence[int]) -> None:
         if numbers:
             sql = f"DELETE FROM events WHERE seq IN {LISTED}"
             self._db.executemany(sql, [(json.dumps(numbers),)])
+
+    def _move(self, letters: Sequence[DeadLetter]) -> None:
+        """Write events to the table of dead letters. Damaged ones get no checksum."""
+        rows = [
+            (
+                *(event.number, event.kind, event.key, event.body),
+                checksum(event) if letter.is_intact else None,
+                *(letter.reason, letter.status, letter.died_at),
+            )
+            for letter in letters
+            for event in (letter.event,)
+        ]
+        if rows:
+            sql = "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            self._db.executemany(sql, rows)
 
     def _insert(self, number: int, events: Sequence[QueuedEvent]) -> None:
         most = self._db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // 5
@@ -301,18 +341,20 @@ class SqliteFile:
     def _allocate(self) -> None:
         """Take the space on the disk that the database needs once the log is copied into it.
 
-        So on a full disk the log can always be copied, which frees it for deletions. SQLite allows
-        a file that is larger than its database.
+        So on a full disk the log can always be copied, and then has space for deletions. SQLite
+        allows files that are larger than what is in them.
         """
         ((pages,),) = self._db.execute("PRAGMA page_count").fetchall()
         size, needed = os.fstat(self._descriptor).st_size, pages * self._page_size
-        if needed <= size or not hasattr(os, "posix_fallocate"):
-            return
-        try:
-            os.posix_fallocate(self._descriptor, size, needed + _EXTRA - size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-                os.posix_fallocate(self._descriptor, size, needed - size)
+        if needed > size:
+            _extend(self._descriptor, size, needed, _EXTRA)
+        if self._is_wal and not self._has_log_space:
+            log = ownership.open_safely(self._log)
+            try:
+                _extend(log, os.fstat(log).st_size, _LOG)
+            finally:
+                os.close(log)
+            self._has_log_space = True
 
     # Dead letters
 
@@ -337,7 +379,7 @@ class SqliteFile:
         has_dead = self._has_tables and self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone()
         for _ in range(2 if has_dead or self._letters else 0):
             try:
-                result: Mapping[str, int] = self._commit((), work)
+                result: Mapping[str, int] = self._commit(work=work)
                 return result
             except DISK_ERRORS as error:
                 self._recover(error)
@@ -434,10 +476,11 @@ class SqliteFile:
         try:
             for _ in range(2):
                 try:
-                    self._commit(())
+                    self._commit()
                     break
                 except DISK_ERRORS as error:
                     self._recover(error)
+                    self._delete_in_parts()
             left = self.undeleted
             held = self.summary(_NO_LIMITS)
             is_empty = not (held.pending or held.dead or self._letters)
@@ -456,6 +499,20 @@ class SqliteFile:
 
 
 _NO_LIMITS = DeadLimits(count=1 << 60, seconds=1e12)
+
+
+def _extend(descriptor: int, size: int, needed: int, extra: int = 0) -> None:
+    """Make a file larger, with space on the disk for all of it; *extra* bytes if there are."""
+    if needed <= size or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, size, needed + extra - size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return  # not every file system has it
+        if not extra:
+            raise
+        _extend(descriptor, size, needed)
 
 
 def _code(error: BaseException) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -107,8 +107,10 @@ def salvage(damaged: Path | sqlite3.Connection, new: Path, stem: str) -> int:
             for table, columns in COLUMNS.items():
                 marks = ",".join("?" * (5 if table == "events" else 8))
                 for direction in ("ASC", "DESC"):  # around the damage
-                    rows = _readable(old, f"{columns} FROM {table} ORDER BY seq {direction}")
-                    db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+                    sql = f"SELECT {columns} FROM {table} ORDER BY seq {direction}"
+                    # Closed also after an error, which would keep it, and it keeps SQLite's lock.
+                    with contextlib.closing(_readable(old, sql)) as rows:
+                        db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
             done = json.dumps(read_done(old))
             db.execute(f"DELETE FROM events WHERE seq IN {LISTED}", (done,))
         db.execute("COMMIT")
@@ -116,8 +118,8 @@ def salvage(damaged: Path | sqlite3.Connection, new: Path, stem: str) -> int:
         return int(count)
 
 
-def _readable(old: sqlite3.Connection, selection: str) -> Iterator[tuple[object, ...]]:
+def _readable(old: sqlite3.Connection, sql: str) -> Generator[tuple[object, ...], None, None]:
     with contextlib.suppress(sqlite3.DatabaseError):
-        for row in old.execute(f"SELECT {selection}"):
+        for row in old.execute(sql):
             if is_intact(*row[1:5]):
                 yield row

@@ -27,7 +27,6 @@ from drift_async import (
 )
 from drift_async.sandbox import Sandbox
 from tests.support.events import UNFINISHED, Maker, total
-from tests.support.flavours import core
 from tests.support.server import Server, dead_url, reply
 
 pytestmark = pytest.mark.anyio

@@ -141,7 +141,9 @@ async def test_a_flush_does_not_wait_for_events_that_were_replayed_after_it(
     outbox: str | None,
 ) -> None:
     async with (
-        Server(lambda _, got: reply(b"", "400 Bad" if b"Bad" in got.body else "503 Busy")) as server,
+        Server(
+            lambda _, got: reply(b"", "400 Bad" if b"Bad" in got.body else "503 Busy")
+        ) as server,
         DriftEvents(
             1, base_url=server.url, outbox=outbox, window=1, linger=0, retry=SOON
         ) as events,

@@ -11,7 +11,8 @@ from drift_async.events.partition import Partition, take_batch
 from drift_async.events.storage import QueuedEvent
 
 events = st.lists(
-    st.builds(QueuedEvent, st.integers(0, 1), st.integers(0, 3), st.binary(max_size=30)), max_size=60
+    st.builds(QueuedEvent, st.integers(0, 1), st.integers(0, 3), st.binary(max_size=30)),
+    max_size=60,
 )
 
 

@@ -157,6 +157,10 @@ def test_files_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
 # Files of the former format
 
 
+def full(*_: object) -> None:
+    raise OSError("no space")
+
+
 FORMER = """
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, kind INT, key INT, body BLOB, crc INT
@@ -194,11 +198,16 @@ def former_file(folder: Path, done: list[tuple[str, int]]) -> Path:
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_nothing_is_lost_of_a_file_of_the_former_format(tmp_path: Path, is_full: bool) -> None:
+def test_nothing_is_lost_of_a_file_of_the_former_format(
+    tmp_path: Path, is_full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = former_file(tmp_path, [("[3, 1, 2]", 6), ("[20]", 20)])
-    file = SqliteFile(path, "drift", time.time)
-    if is_full:
-        file._db.execute("PRAGMA query_only=1")
+    with monkeypatch.context() as patch:
+        if is_full:
+            patch.setattr(SqliteFile, "_allocate", full)
+        file = SqliteFile(path, "drift", time.time)
+    assert file._is_current != is_full
+    file._db.execute("PRAGMA query_only=1")
     assert numbers(file) == list(range(4, 20))
     summary = file.summary(LIMITS)
     assert (summary.pending, summary.dead) == (16, 1)

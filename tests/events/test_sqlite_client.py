@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -17,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from drift_async import DriftEvents, InputError, OutboxFullError, OutboxLockedError, Track
-from drift_async.events import ownership
+from drift_async import DriftEvents, InputError, OutboxLockedError, Track
 from drift_async.events import client as client_module
 from drift_async.events import queue as queue_module
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
-from tests.support.event_programs import run
 from tests.support.event_storage import on_disk
 from tests.support.events import (
     NOWHERE,
@@ -338,123 +335,6 @@ async def test_a_file_damaged_while_it_is_open_is_replaced(box: Sandbox, tmp_pat
     assert numbers == list(range(30))
     assert [loss.reason for loss in losses] == ["damaged"]
     assert list(tmp_path.glob("a.sqlite.damaged-*"))
-
-
-# Full disks
-
-
-def fill(file: SqliteFile) -> None:
-    """Let the file take a few pages more and then nothing."""
-    (pages,) = file._db.execute("PRAGMA page_count").fetchone()
-    file._db.execute(f"PRAGMA max_page_count={pages + 8}")
-
-
-async def fill_up(events: DriftEvents) -> None:
-    for _ in range(100):
-        await events.track("Step", user_id=1, attributes={"text": "x" * 999})
-
-
-def empty(file: SqliteFile) -> None:
-    file._db.execute("PRAGMA max_page_count=1000000")
-
-
-async def test_a_full_disk_refuses_where_that_is_wanted(tmp_path: Path) -> None:
-    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, when_full="error") as events:
-        await events.track("Step", user_id=1)
-        await on_disk(events, fill)
-        with pytest.raises(OutboxFullError, match="full"):
-            await fill_up(events)
-        stats = events.stats()
-        assert total(stats) == stats.accepted
-        await on_disk(events, empty)
-        await events.track("Step", user_id=1)
-        assert events.stats().accepted == stats.accepted + 1
-        await events.close(0)
-
-
-@pytest.mark.parametrize("policy", ["drop_new", "drop_old"])
-async def test_a_full_disk_drops_what_it_was_told_to(tmp_path: Path, policy: Any) -> None:
-    async with DriftEvents(
-        1, base_url=NOWHERE, outbox=tmp_path, when_full=policy, linger=60
-    ) as events:
-        await events.track("first", user_id=1, attributes={"text": "x" * 999})
-        await on_disk(events, fill)
-        for n in range(60):
-            await events.track(f"e{n}", user_id=1, attributes={"text": "x" * 999})
-            stats = events.stats()
-            assert total(stats) == stats.accepted == n + 2
-        assert stats.dropped["full"] > 20
-        assert stats.pending > 1
-        await events.close(0)
-        kept = [json_name(event) for one in events._queue.partitions for event in one.waiting]
-    assert ("first" in kept) == (policy == "drop_new")
-    assert ("e59" in kept) == (policy == "drop_old")
-
-
-def json_name(row: Any) -> str:
-    return str(json.loads(row.body)["event"])
-
-
-async def test_a_full_disk_blocks_until_there_is_space(box: Sandbox, tmp_path: Path) -> None:
-    async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path, linger=0) as events:
-        await on_disk(events, fill)
-        for n in range(60):  # more than fits at once: what is delivered makes room
-            await events.track("Step", user_id=1, attributes={"n": n, "text": "x" * 999})
-        stats = await events.flush()
-        assert (stats.accepted, stats.delivered) == (60, 60)
-    assert numbers_of(box) == {"1": list(range(60))}
-
-
-async def test_blocking_on_a_full_disk_ends_with_the_timeout(tmp_path: Path) -> None:
-    async with DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, timeout=0.3) as events:
-        await on_disk(events, fill)
-        with pytest.raises(OutboxFullError, match="in time"):
-            await fill_up(events)
-        await events.close(0)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
-async def test_a_disk_that_ends_in_the_middle_loses_nothing(tmp_path: Path, face: str) -> None:
-    # In a process of its own, since such a limit is for all files of a process.
-    ended = await run(
-        {},
-        f"""
-        import resource
-        from drift_async.errors import OutboxFullError
-        from drift_async.sync.sandbox import Sandbox
-        with Sandbox() as box:
-            box.fail("*", status=503, times=None)
-            events = DriftEvents.from_env(
-                box.env, outbox={str(tmp_path)!r}, when_full="error", max_bytes=1_000_000
-            )
-            await events.open()
-            unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, unlimited[1]))
-            def step(n):
-                return dict(user_id=n % 10, attributes={{"n": n, "text": "x" * 500}})
-            n = 0
-            try:
-                while True:
-                    await events.track("Step", **step(n))
-                    n += 1
-            except OutboxFullError as error:
-                say("disk" in str(error))
-            say(n > 20)
-            box.heal()
-            stats = await events.flush(10)
-            say([stats.delivered == stats.accepted == n, stats.pending])
-            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-            for n in range(n, n + 200):
-                await events.track("Step", **step(n))
-            stats = await events.close(10)
-            say([stats.delivered == stats.accepted == n + 1, stats.pending])
-            sent = [event.value["attributes"]["n"] for event in box.events("drift")]
-            say([len(set(sent)) == n + 1, len(sent) - len(set(sent))])
-        """,
-        face=face,
-    )
-    assert ended.errors == ""
-    assert ended.said == [True, True, [True, 0], [True, 0], [True, 0]]
 
 
 async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
