@@ -284,7 +284,6 @@ if TYPE_CHECKING:
     )
     from .sandbox import Sandbox as Sandbox
     from .tokens import Token as Token
-    from .webhooks.dispatch import Webhooks as Webhooks
     from .webhooks.events import AppDisconnectedEvent as AppDisconnectedEvent
     from .webhooks.events import ButtonActionEvent as ButtonActionEvent
     from .webhooks.events import ButtonClickedEvent as ButtonClickedEvent
@@ -326,7 +325,8 @@ if TYPE_CHECKING:
     from .webhooks.payloads import ParticipantsAdded as ParticipantsAdded
     from .webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
     from .webhooks.payloads import StatusChange as StatusChange
-    from .webhooks.relay import RelayKey as RelayKey
+    from .webhooks.signing import RelayKey as RelayKey
+    from .webhooks.webhooks import Webhooks as Webhooks
 
 # Where the public names live. The block above says the same to type checkers; a test compares.
 MODULES = {
@@ -374,7 +374,7 @@ MODULES = {
     ),
     "sandbox": "Sandbox",
     "tokens": "Token",
-    "webhooks.dispatch": "Webhooks",
+    "webhooks.webhooks": "Webhooks",
     "webhooks.events": (
         "AppDisconnectedEvent ButtonActionEvent ButtonClickedEvent ChatToCallEvent "
         "ContactIdentifiedEvent ContactUpdatedEvent ConversationInactiveEvent "
@@ -390,7 +390,7 @@ MODULES = {
         "ConversationInactivity GoalMet MeetingBooking MeetingChange ParticipantsAdded "
         "ParticipantsRemoved StatusChange"
     ),
-    "webhooks.relay": "RelayKey",
+    "webhooks.signing": "RelayKey",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 

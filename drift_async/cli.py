@@ -1,7 +1,7 @@
 """The command line, ``drift-async``. Its libraries are those of the extra ``cli``."""
 
 # No `from __future__ import annotations` here: typer reads the annotations of the commands, and
-# what they name is imported inside `build`, where it could not find it again.
+# the names in them are imported inside `build`, where typer could not find them again.
 
 import json
 import sys
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HINT = "drift-async: the command line needs typer and rich: pip install 'drift-async[cli]'"
 
 SHOWN = 5
-"""How many records that differ are named."""
+"""The most differing records to name."""
 
 KINDS: tuple[tuple[int, tuple[type[errors.DriftError], ...]], ...] = (
     (3, (errors.CredentialsError, errors.AuthenticationError)),
@@ -42,7 +42,7 @@ KINDS: tuple[tuple[int, tuple[type[errors.DriftError], ...]], ...] = (
 
 EPILOG = """\b
 Exit codes:
-  0  all that was read back, and all events that came in, are what was sent
+  0  all records read back, and all events that came in, equal those that were sent
   1  something differs; the records are named
   2  wrong usage, or bad input
   3  no credentials, or the token was refused or lacks a scope
@@ -68,7 +68,7 @@ def main() -> None:
 
 def build() -> "Typer":
     """Return the application with its commands."""
-    import rich  # noqa: F401  # missing, it is noticed now and not in the middle of the demo
+    import rich  # noqa: F401  # if it is missing, fail now and not in the middle of the demo
     import typer
 
     app = typer.Typer(
@@ -108,8 +108,8 @@ def build() -> "Typer":
         """Do the main job end to end, against a sandbox, on both faces.
 
         Contacts are imported from a CSV file, every conversation is walked, the contacts are
-        updated and read back, and events are sent. What was read back, and the events that came
-        in, are compared with what was sent. Nothing leaves this machine.
+        updated and read back, and events are sent. The records read back, and the events that came
+        in, are compared with those that were sent. Nothing leaves this machine.
         """
         sys.exit(_demo(contacts, as_json=as_json))
 

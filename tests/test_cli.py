@@ -28,8 +28,7 @@ from drift_async.demo.awaited import Awaited
 from drift_async.demo.blocking import Blocking
 from drift_async.demo.people import make_people, read_csv, through_a_file, write_csv
 from drift_async.demo.report import Difference
-from drift_async.sandbox import Sandbox
-from drift_async.sandbox.events import Event
+from drift_async.sandbox import Event, Sandbox
 
 pytest.importorskip("typer")
 from typer.testing import CliRunner, Result

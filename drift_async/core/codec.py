@@ -373,3 +373,15 @@ def _is_subclass_of(parent: type) -> Callable[[Any], bool]:
 
 _FAST = _converter(detailed=False)
 _DETAILED = _converter(detailed=True)
+
+
+def choose_class(kind: type[Model], choose: Callable[[dict[str, Any]], type[Model]]) -> None:
+    """Have *choose* return the subclass of exactly this *kind* that JSON data is read as."""
+    for converter in (_FAST, _DETAILED):
+
+        def hook(value: Any, _: Any, converter: Converter = converter) -> Model:
+            if type(value) is not dict:
+                raise _WrongTypeError("map", value)
+            return converter.structure(value, choose(value))
+
+        converter.register_structure_hook_func(lambda wanted: wanted is kind, hook)

@@ -122,5 +122,5 @@ def _tell(hook: Callable[[R], object] | None, info: R) -> None:
     if hook is not None:
         try:
             hook(info)
-        except Exception:  # a call must not fail because of who watches it
+        except (Exception, SystemExit):  # a call must not fail because of its hooks
             log.exception("a hook failed on %s", type(info).__name__)

@@ -1,9 +1,9 @@
 """The main job of this library from end to end, on both faces, against a sandbox.
 
-Contacts come out of a CSV file and are created; every conversation is read, with its messages and
-its transcript; the contacts are updated, and read back by their external ids; what they have done
-goes to the event APIs, and is compared with what came in. ``awaited.py`` and ``blocking.py`` are
-the same program twice: delete ``async`` and ``await`` from one, and you have the other.
+Contacts are read from a CSV file and created; every conversation is read, with its messages and
+its transcript; the contacts are updated, and read back by their external ids; their events go to
+the event APIs, and are compared with the events that came in. ``awaited.py`` and ``blocking.py``
+are the same program twice: delete ``async`` and ``await`` from one, and you have the other.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_demo(
 def start_sandbox(contacts: int) -> sync.Sandbox:
     """Return a sandbox with a thread of its own, so that neither face has to share its loop.
 
-    It keeps all events of so many contacts on each face.
+    The sandbox keeps all events of so many contacts on each face.
     """
     return sync.Sandbox(conversations=CONVERSATIONS, keep_events=2 * EVENTS * contacts)
 

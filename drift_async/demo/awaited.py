@@ -15,7 +15,7 @@ from .. import (
     Track,
 )
 from ..core.batch import cut
-from .people import AT_ONCE, BATCH, Person
+from .people import BATCH, EVENT_BATCH, Person
 from .received import compare_events
 from .report import Difference, Log, Walked, compare
 
@@ -31,7 +31,7 @@ class Awaited:
     log: Log
 
     async def run(self) -> list[Difference]:
-        """Create, walk, update, read back, and send events; return what differs."""
+        """Create, walk, update, read back, and send events; return all differences."""
         contacts = await self.create_contacts()
         differences = await self.walk_conversations()
         await self.update_contacts(contacts)
@@ -63,7 +63,7 @@ class Awaited:
         return differences
 
     async def update_contacts(self, contacts: list[Contact]) -> None:
-        """Give every contact its changes."""
+        """Update every contact."""
         with self.log.job("update", len(contacts)) as job:
             pairs = zip(self.people, contacts, strict=True)
             updates = [
@@ -87,10 +87,10 @@ class Awaited:
         return compare(self.people, contacts, found)
 
     async def send_events(self) -> list[Difference]:
-        """Tell Drift who the people are and what they have done; return what came otherwise."""
+        """Send the identities and tracks of the people; return the differences on arrival."""
         sent: list[Identify | Track] = []
         with self.log.job("track", len(self.people)) as job:
-            for people in cut(self.people, AT_ONCE):
+            for people in cut(self.people, EVENT_BATCH):
                 identities = [person.identity for person in people]
                 tracks = [track for person in people for track in person.tracks]
                 await self.events.identify_many(identities)
@@ -102,10 +102,10 @@ class Awaited:
         return compare_events(sent, self.log.box, "drift")
 
     async def send_hits(self) -> list[Difference]:
-        """Tell SegmentStream of the people's visits; return what came otherwise."""
+        """Send the visits of the people to SegmentStream; return the differences on arrival."""
         sent: list[Hit] = []
         with self.log.job("stream", len(self.people)) as job:
-            for people in cut(self.people, AT_ONCE):
+            for people in cut(self.people, EVENT_BATCH):
                 hits = [hit for person in people for hit in person.hits]
                 await self.stream.track_many(hits)
                 await self.stream.flush()

@@ -1,4 +1,4 @@
-"""The people that the demo imports, what they do, and the CSV file they come from."""
+"""The people that the demo imports, their events, and the CSV file that holds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import attrs
 from .. import Hit, Identify, NewContact, Track
 
 BATCH: Final = 50  # as many external ids fit into one request
-AT_ONCE: Final = 500  # people whose events are sent before those of the next
+EVENT_BATCH: Final = 500  # people whose events are flushed together
 
 FIRST_NAMES: Final = ("Ada", "José", "Zoë", "Łukasz", "Søren", "Олена", "美咲", "Ngọc", "أمل")
 LAST_NAMES: Final = ("Müller", "O'Neil", "García", "Øst", "田中", "Παππάς", "de la Cruz")
@@ -38,7 +38,7 @@ class Person:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the contact is created with, beside e-mail and external id."""
+        """The attributes of the new contact, beside e-mail and external id."""
         return {
             "name": self.name,
             "plan": self.plan,
@@ -55,31 +55,31 @@ class Person:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What the contact is updated with."""
+        """The attributes that the update changes."""
         last_seen = round(self.last_seen.timestamp() * 1000)
         return {"plan": NEXT_PLAN[self.plan], "last_seen": last_seen}
 
     @property
     def expected(self) -> dict[str, Any]:
-        """What the contact must hold in the end."""
+        """The attributes that the contact must have in the end."""
         named = {"email": self.email, "externalId": self.external_id}
         return {**named, **self.attributes, **self.changes}
 
     @property
     def last_seen(self) -> datetime:
-        """When the person was last there."""
+        """The time of the last visit."""
         return LAST_SEEN + timedelta(minutes=self.seats)
 
     @property
     def identity(self) -> Identify:
-        """What Drift is told about the person, as an event."""
+        """The event that introduces the person to Drift."""
         attributes = {"email": self.email, **self.attributes}
         signed_up = datetime.fromisoformat(self.signed_up).replace(tzinfo=UTC)
         return Identify(user_id=self.external_id, attributes=attributes, created_at=signed_up)
 
     @property
     def tracks(self) -> Iterator[Track]:
-        """What the person has done, in order."""
+        """The actions of the person, in order."""
         for name, plan, at in (
             ("Signed up", self.plan, self.identity.created_at),
             ("Changed plan", NEXT_PLAN[self.plan], self.last_seen),

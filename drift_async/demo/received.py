@@ -1,4 +1,4 @@
-"""Whether the events that have come in are those that were sent."""
+"""Comparison of the events that came in with the events that were sent."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from typing import Any, TypeAlias
 from .. import Hit, Identify, Track
 from .report import Box, Difference
 
-Told: TypeAlias = tuple[str, Mapping[str, Any]]
+Event: TypeAlias = tuple[str, Mapping[str, Any]]
 """Kind and JSON value of an event."""
 
 
 def compare_events(sent: Iterable[Identify | Track | Hit], box: Box, api: str) -> list[Difference]:
-    """Return the users whose events did not all come in: once, in order, and as they were sent."""
-    came: defaultdict[str, list[Told]] = defaultdict(list)
+    """Return the users whose events did not all come in once, in order, and as sent."""
+    came: defaultdict[str, list[Event]] = defaultdict(list)
     for one in box.events(api):
         came[one.user].append((one.kind, _without_organisation(one.value)))
-    expected: defaultdict[str, list[Told]] = defaultdict(list)
+    expected: defaultdict[str, list[Event]] = defaultdict(list)
     for item in sent:
-        expected[str(item.user_id)].append(_told(item))
+        expected[str(item.user_id)].append(_as_received(item))
     return [
-        Difference(user, f"{api} events") for user, told in expected.items() if came[user] != told
+        Difference(user, f"{api} events")
+        for user, events in expected.items()
+        if came[user] != events
     ]
 
 
 def _without_organisation(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out what the client adds; the sandbox takes its own organisation only."""
+    """Remove the organisation, which the client adds; the sandbox accepts its own only."""
     return {key: item for key, item in value.items() if key != "orgId"}
 
 
-def _told(item: Identify | Track | Hit) -> Told:
-    """Return what the server must get."""
+def _as_received(item: Identify | Track | Hit) -> Event:
+    """Return the event as the server must receive it."""
     if isinstance(item, Hit):
         event = {**item.event, "user": {"userId": item.user_id}}
         return "track", {"hitId": item.hit_id, "sentAt": _iso(item.sent_at), "event": event}

@@ -1,4 +1,4 @@
-"""Keeping count: jobs, their steps and requests, and what was not read back as it was sent."""
+"""The report: jobs, their steps and requests, and records that were not read back as sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Received(Protocol):
 
 
 class Box(Protocol):
-    """What the demo needs of a sandbox: where it is, and which requests and events have come in."""
+    """The part of a sandbox that the demo uses: its address, requests and events."""
 
     @property
     def env(self) -> dict[str, str]: ...
@@ -37,7 +37,7 @@ class Box(Protocol):
 
 
 class Progress(Protocol):
-    """Is told of each step that is done: face, job, steps done, and steps in all, if known."""
+    """Called after each step: face, job, steps done, and steps in all, if known."""
 
     def __call__(self, face: str, job: str, done: int, total: int | None, /) -> None: ...
 
@@ -48,7 +48,7 @@ def quiet(face: str, job: str, done: int, total: int | None, /) -> None:
 
 @attrs.frozen
 class Difference:
-    """A field of a record that was not read back as it was sent; the values are not shown."""
+    """A field of a record that was not read back as it was sent; its values are not shown."""
 
     record: str
     field: str
@@ -56,7 +56,7 @@ class Difference:
 
 @attrs.frozen
 class Job:
-    """One thing done on one face: how many items, in how many requests and seconds."""
+    """One job of one face: the number of items, requests and seconds."""
 
     face: str
     name: str
@@ -72,7 +72,7 @@ class Job:
 
 @attrs.frozen
 class Report:
-    """What the demo did, and what was not read back as it was sent."""
+    """All jobs of the demo, and the records that were not read back as they were sent."""
 
     contacts: int
     jobs: tuple[Job, ...]
@@ -108,7 +108,7 @@ def _as_json(job: Job) -> dict[str, Any]:
 
 @attrs.frozen
 class Log:
-    """Keeps the jobs of one face, with the requests that the sandbox has counted."""
+    """The jobs of one face, with the requests that the sandbox has counted."""
 
     face: str
     box: Box
@@ -129,25 +129,25 @@ class Log:
 
 @attrs.define
 class OpenJob:
-    """A job under way: counts its items, and tells of its steps."""
+    """A job under way: counts its items, and reports its steps."""
 
-    _tell: Callable[[int], None]
+    _report: Callable[[int], None]
     items: Counter[str] = attrs.field(factory=Counter, init=False)
     steps: int = attrs.field(default=0, init=False)
 
     def count(self, **items: int) -> None:
-        """Add to the items that are done."""
+        """Add to the number of finished items."""
         self.items.update(items)
 
     def follow(self, progress: BulkProgress) -> None:
-        """Tell how far a bulk is."""
+        """Report the progress of a bulk."""
         self.steps = progress.done
-        self._tell(self.steps)
+        self._report(self.steps)
 
     def step(self, more: int = 1) -> None:
-        """Tell that so many more steps are done."""
+        """Report that *more* steps are done."""
         self.steps += more
-        self._tell(self.steps)
+        self._report(self.steps)
 
 
 @attrs.frozen
@@ -159,7 +159,7 @@ class Walked:
     lines: int
 
     def differences(self) -> list[Difference]:
-        """The transcript has a line for each message."""
+        """Return a difference unless the transcript has one line for each message."""
         if self.messages == self.lines:
             return []
         return [Difference(f"conversation {self.id}", "transcript")]
@@ -168,7 +168,7 @@ class Walked:
 def compare(
     people: list[Person], contacts: list[Contact], found: Mapping[int, Contact]
 ) -> list[Difference]:
-    """Return the fields in which what was found is not what was sent; of a lost one, all."""
+    """Return the fields that differ from the sent ones; all fields of a contact that is lost."""
     differences = []
     for person, contact in zip(people, contacts, strict=True):
         read = found[contact.id].attributes if contact.id in found else {}

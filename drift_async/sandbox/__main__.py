@@ -1,7 +1,7 @@
 """`python -m drift_async.sandbox`: the sandbox as a process.
 
-Prints one line of JSON when it listens, with the URLs, tokens and the organisation's id that a
-client needs; logs to stderr.
+Once it listens, it prints one line of JSON with the URLs, tokens and the organisation's id that a
+client needs. It logs to stderr.
 """
 
 from __future__ import annotations

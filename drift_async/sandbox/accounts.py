@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
-from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, ok, text, whole
+from .call import Call, bad, data, listed, mapped, ok, text, whole
+from .types import Json, Refusal, Reply
 
 KINDS: Final = (
     *("STRING", "EMAIL", "NUMBER", "TEAMMEMBER", "ENUM", "ENUMARRAY", "DATE", "DATETIME"),

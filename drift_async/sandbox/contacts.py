@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Final
 from urllib.parse import urlencode
 
-from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, ok, parse, text, whole
+from .call import Call, bad, data, listed, mapped, ok, parse, text, whole
 from .payloads import contact_updated
+from .types import Json, Refusal, Reply
 
 VERSIONS: Final = ("_END_USER_VERSION", "_end_user_version", "_calculated_version")
 KEPT: Final = frozenset({*VERSIONS, "start_date", "external_id"})  # the service sets these
@@ -40,7 +41,7 @@ def _attributes(call: Call) -> Json:
 
 
 def _check_free(call: Call, attributes: Json, own_id: int | None) -> None:
-    """External ids are unique; e-mails only among contacts that give no external id."""
+    """Raise a 409 if another contact has the external id, or, without one, the e-mail."""
     contacts = call.store.contacts
     if "externalId" in attributes:
         field, taken = "externalId", contacts.by_external_id(str(attributes["externalId"]))
@@ -72,7 +73,7 @@ def changed(call: Call, row: Json, attributes: Json) -> Json:
     call.store.contacts.put(row)
     if diff := [*_differences(old, merged, "attributes")]:
         data = contact_updated(call.store.seed.org_id, row["id"], call.now, diff)
-        call.store.webhooks.send("contact_updated", data)
+        call.state.webhooks.send("contact_updated", data)
     return row
 
 
@@ -91,7 +92,7 @@ def create(call: Call) -> Reply:
         raise bad("attributes.email", "is required")
     _check_free(call, attributes, None)
     row = new_contact(call, attributes)
-    if "externalId" in attributes:  # only the reply of a create carries the twin
+    if "externalId" in attributes:  # only the reply of a create also holds it as external_id
         twin = {"external_id": attributes["externalId"]}
         row = {**row, "attributes": row["attributes"] | twin}
     return data(row)
@@ -105,7 +106,7 @@ def find_by_email(call: Call) -> Reply:
     email, contacts = call.one("email"), call.store.contacts
     limit = call.size("limit", 25, 100)
     after = _read_cursor(call.one("cursor") or "")
-    if email is None and call.store.strict:
+    if email is None and call.state.strict:
         raise bad("email", "is required")
     if email is not None and not email.strip():
         raise bad("email", "must not be empty")
@@ -133,7 +134,7 @@ def _read_cursor(cursor: str) -> int:
         if name == "after" and number.isdecimal():
             return int(number)
     except (binascii.Error, ValueError):
-        pass  # falls to the refusal
+        pass  # refused below
     raise bad("cursor", "is not one of ours")
 
 
@@ -214,7 +215,7 @@ def unsubscribe(call: Call) -> Reply:
         text(email, f"body[{i}]")
     contacts = call.store.contacts
     for contact_id in [i for email in emails for i in contacts.by_email(email)]:
-        call.store.webhooks.send("user_unsubscribed", contacts.get(contact_id))
+        call.state.webhooks.send("user_unsubscribed", contacts.get(contact_id))
     return ok()
 
 

@@ -1,22 +1,21 @@
-"""The control API under /_sandbox/: what `Sandbox` offers in process, for other processes."""
+"""The control API under /_sandbox/: the methods of `Sandbox`, for other processes."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import parse_qsl
 
 import attrs
 
-from .call import Json, Refusal, Reply, bad, listed, mapped, parse, text, whole
-from .events import APIS
-
-if TYPE_CHECKING:
-    from .server import Sandbox
-    from .service import Seen
-    from .webhooks import Delivery
+from .call import bad, listed, mapped, parse, text, whole
+from .faults import Fault
+from .logs import APIS, Seen
+from .state import State
+from .types import Json, Refusal, Reply
+from .webhooks import Delivery
 
 NUMBERS: Final = ("delay", "pause", "drip")
 WHOLE: Final = ("status", "short", "times", "skip")
@@ -27,23 +26,25 @@ def _shown(one: Seen | Delivery) -> Json:
     return attrs.asdict(one, recurse=False) | {"body": base64.b64encode(one.body).decode()}
 
 
-def _requests(box: Sandbox, given: Json) -> Reply:
-    return Reply({"count": box.count, "requests": [_shown(one) for one in box.seen]})
+def _requests(state: State, given: Json) -> Reply:
+    return Reply(
+        {"count": state.requests.count, "requests": [_shown(one) for one in state.requests.kept()]}
+    )
 
 
-def _events(box: Sandbox, given: Json) -> Reply:
-    events = box.events(given.get("api"), given.get("user"))
-    counts = {api: attrs.asdict(box.event_counts(api)) for api in APIS}
+def _events(state: State, given: Json) -> Reply:
+    events = state.events.kept(given.get("api"), given.get("user"))
+    counts = {api: attrs.asdict(state.events.counts(api)) for api in APIS}
     return Reply({"counts": counts, "events": [attrs.asdict(one, recurse=False) for one in events]})
 
 
-def _forget(box: Sandbox, given: Json) -> Reply:
-    box.forget()
+def _forget(state: State, given: Json) -> Reply:
+    state.forget()
     return Reply(status=204)
 
 
 def _checked(given: Json) -> Json:
-    """The arguments of `fail`, each of the right type."""
+    """Return the arguments of a fault, each of the right type."""
     for key, value in given.items():
         if key not in (*NUMBERS, *WHOLE, *OTHERS):
             raise bad(key, "is not known")
@@ -71,56 +72,56 @@ def _checked(given: Json) -> Json:
     return given
 
 
-def _fail(box: Sandbox, given: Json) -> Reply:
+def _fail(state: State, given: Json) -> Reply:
     given = _checked(given)
-    box.fail(text(given.pop("operation", None), "operation"), **given)
+    state.faults.add(text(given.pop("operation", None), "operation"), Fault(**given))
     return Reply({}, 201)
 
 
-def _heal(box: Sandbox, given: Json) -> Reply:
-    box.heal(given.get("operation"))
+def _heal(state: State, given: Json) -> Reply:
+    state.faults.clear(given.get("operation"))
     return Reply(status=204)
 
 
-def _token(box: Sandbox, given: Json) -> Reply:
+def _token(state: State, given: Json) -> Reply:
     token, scopes, expires = given.get("token"), given.get("scopes"), given.get("expires")
     if scopes is not None:
         scopes = [text(one, f"scopes[{i}]") for i, one in enumerate(listed(scopes, "scopes"))]
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
         raise bad("expires", "must be a number of seconds")
-    box.add_token(text(token, "token"), scopes, expires=expires)
+    state.add_token(text(token, "token"), scopes, expires=expires)
     return Reply({}, 201)
 
 
-def _expire(box: Sandbox, given: Json) -> Reply:
-    box.expire(text(given.get("token"), "token"))
+def _expire(state: State, given: Json) -> Reply:
+    state.expire(text(given.get("token"), "token"))
     return Reply(status=204)
 
 
-def _revoke(box: Sandbox, given: Json) -> Reply:
-    box.revoke(text(given.get("token"), "token"))
+def _revoke(state: State, given: Json) -> Reply:
+    state.revoke(text(given.get("token"), "token"))
     return Reply(status=204)
 
 
-async def _add_webhook(box: Sandbox, given: Json) -> Reply:
+def _add_webhook(state: State, given: Json) -> Reply:
     events = given.get("events")
     if events is not None:
         events = [text(one, f"events[{i}]") for i, one in enumerate(listed(events, "events"))]
     numbers = {key: whole(given[key], key) for key in ("copies", "reverse") if key in given}
-    await box.add_webhook(text(given.get("url"), "url"), events, **numbers)
+    state.webhooks.add(text(given.get("url"), "url"), events, **numbers)
     return Reply({}, 201)
 
 
-async def _send_webhook(box: Sandbox, given: Json) -> Reply:
-    await box.send_webhook(text(given.get("type"), "type"), given.get("data"))
+def _send_webhook(state: State, given: Json) -> Reply:
+    state.send_webhook(text(given.get("type"), "type"), given.get("data"), {})
     return Reply({}, 202)
 
 
-def _deliveries(box: Sandbox, given: Json) -> Reply:
-    return Reply({"deliveries": [_shown(one) for one in box.deliveries]})
+def _deliveries(state: State, given: Json) -> Reply:
+    return Reply({"deliveries": [_shown(one) for one in state.webhooks.log]})
 
 
-ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply | Awaitable[Reply]]]]] = {
+ROUTES: Final[dict[str, dict[str, Callable[[State, Json], Reply]]]] = {
     "/_sandbox/requests": {"GET": _requests, "DELETE": _forget},
     "/_sandbox/events": {"GET": _events, "DELETE": _forget},
     "/_sandbox/faults": {"POST": _fail, "DELETE": _heal},
@@ -132,7 +133,7 @@ ROUTES: Final[dict[str, dict[str, Callable[[Any, Json], Reply | Awaitable[Reply]
 }
 
 
-async def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
+def answer(state: State, method: str, path: str, body: bytes) -> Reply:
     """Answer one control request."""
     path, _, query = path.partition("?")
     methods = ROUTES.get(path.removesuffix("/"))
@@ -143,9 +144,8 @@ async def answer(box: Sandbox, method: str, path: str, body: bytes) -> Reply:
         return Refusal(405, "no such method here", headers=headers).reply(scim=False)
     try:
         given = mapped(parse(body), "body") if method == "POST" else dict(parse_qsl(query))
-        reply = methods[method](box, given)
-        return reply if isinstance(reply, Reply) else await reply
+        return methods[method](state, given)
     except Refusal as refusal:
         return refusal.reply(scim=False)
-    except ValueError as error:  # what a method of the sandbox says of its arguments
+    except ValueError as error:  # a bad argument
         return Refusal(400, str(error)).reply(scim=False)

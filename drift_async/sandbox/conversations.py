@@ -9,10 +9,11 @@ from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from .call import Call, Json, Reply, bad, data, mapped, text, whole
+from .call import Call, bad, data, mapped, text, whole
 from .contacts import new_contact
 from .messages import conversation_of, new_message
 from .seed import INBOX_ID, STATUSES, USER_ID
+from .types import Json, Reply
 
 PATH: Final = "/conversations/list"
 ROW: Final = ("status", "contactId", "createdAt", "id", "inboxId", "updatedAt")
@@ -72,7 +73,7 @@ def all(call: Call) -> Reply:
     conversations = call.store.conversations
     ids = list(islice(conversations.walk(after, statuses, offset), limit + 1))
     rows = [row for i in ids[:limit] if (row := conversations.get(i))]
-    base = f"https://{call.store.links_host}" if call.store.links_host else call.origin
+    base = f"https://{call.state.links_host}" if call.state.links_host else call.origin
 
     def link(updated: int, last_id: int) -> str:
         return f"{base}{PATH}?page_token={_write_token(statuses, updated, last_id, limit)}"
@@ -127,7 +128,7 @@ def create(call: Call) -> Reply:
     first = new_message(call, row, {"type": "chat", "body": message["body"]}, USER_ID)
     first["attributes"] |= attributes
     conversations.put_messages(row["id"], [first])
-    call.store.webhooks.send("new_message", first)  # a new_conversation is a visitor's
+    call.state.webhooks.send("new_message", first)  # not new_conversation: no visitor
     return Reply({key: value for key, value in row.items() if value != []})
 
 

@@ -1,4 +1,4 @@
-"""The event API and SegmentStream, and a log of what they accepted."""
+"""The event API and SegmentStream."""
 
 from __future__ import annotations
 
@@ -6,106 +6,16 @@ import base64
 import binascii
 import hashlib
 import json
-import threading
-from collections import deque
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import attrs
+from .call import Call, bad, listed, mapped, parse, text, whole
+from .logs import Event, NewEvent
+from .types import Json, Refusal, Reply
 
-from .call import Call, Json, Refusal, Reply, bad, listed, mapped, parse, text, whole
-
-APIS: Final = ("drift", "segmentstream")
 BATCH: Final = 600
 MAX_HIT: Final = 1 << 16
 MAX_HIT_ID: Final = 128
-
-
-@attrs.frozen
-class Event:
-    """One event as it was accepted.
-
-    `api` is "drift" or "segmentstream", `kind` "identify" or "track", `user` the user's id as text
-    (else the company's, or the anonymous one) and `value` the JSON object as it came.
-    """
-
-    api: str
-    kind: str
-    user: str
-    value: Json = attrs.field(repr=False)
-
-
-@attrs.frozen
-class EventCounts:
-    """How many events one API has accepted, and how many of those it had had before.
-
-    At SegmentStream a repeat has a known `hitId` and is not kept a second time; `changed` says how
-    many of them came with other bytes. At Drift, which does not look for repeats, it is an
-    identical event, and is kept.
-    """
-
-    accepted: int = 0
-    repeats: int = 0
-    changed: int = 0
-
-
-New = tuple[Event, str | bytes | None, bytes]
-"""An accepted event, what identifies it (None: nothing does), and a hash of its content."""
-
-
-class EventLog:
-    """The last `keep` events in order of arrival. Safe to use from any thread.
-
-    Of older ones only what tells a repeat stays, some 200 bytes each.
-    """
-
-    def __init__(self, keep: int) -> None:
-        self._kept: deque[Event] = deque(maxlen=keep)
-        self._known: dict[str, dict[str | bytes, bytes]] = {api: {} for api in APIS}
-        self._counts = dict.fromkeys(APIS, EventCounts())
-        self._lock = threading.Lock()
-
-    def add(self, api: str, new: Sequence[New]) -> None:
-        """Take accepted events of one API."""
-        repeats = changed = 0
-        with self._lock:
-            known = self._known[api]
-            for event, key, mark in new:
-                before = None
-                if key is not None and (before := known.get(key)) is None:
-                    known[key] = mark
-                if before is not None:
-                    repeats += 1
-                    changed += before != mark
-                if before is None or api == "drift":
-                    self._kept.append(event)
-            old = self._counts[api]
-            self._counts[api] = EventCounts(
-                old.accepted + len(new), old.repeats + repeats, old.changed + changed
-            )
-
-    def kept(self, api: str | None, user: str | None) -> list[Event]:
-        """Return the kept events of an API and a user (None: of all)."""
-        if api is not None:
-            self.counts(api)
-        with self._lock:
-            return [
-                event
-                for event in self._kept
-                if api in (None, event.api) and user in (None, event.user)
-            ]
-
-    def counts(self, api: str) -> EventCounts:
-        """Return the counts of an API."""
-        if api not in self._counts:
-            raise ValueError(f"api must be one of {', '.join(APIS)}")
-        return self._counts[api]
-
-    def forget(self) -> None:
-        """Drop the kept events; counts and identities stay."""
-        with self._lock:
-            self._kept.clear()
 
 
 def _mark(content: bytes) -> bytes:
@@ -118,7 +28,7 @@ def _id(value: Any, field: str) -> str:
     return text(str(value), field)
 
 
-def _event(call: Call, given: Any, kind: str) -> New:
+def _event(call: Call, given: Any, kind: str) -> NewEvent:
     one = mapped(given, "body")
     if whole(one.get("orgId"), "orgId") != call.store.seed.org_id:
         raise bad("orgId", "there is no such organisation")
@@ -138,7 +48,7 @@ def _event(call: Call, given: Any, kind: str) -> New:
 
 
 def _one(call: Call, kind: str) -> Reply:
-    call.store.events.add("drift", [_event(call, parse(call.body), kind)])
+    call.state.events.add("drift", [_event(call, parse(call.body), kind)])
     return Reply({})
 
 
@@ -152,7 +62,7 @@ def _many(call: Call, kind: str) -> Reply:
             new.append(_event(call, one, kind))
         except Refusal as refusal:
             raise Refusal(refusal.status, f"[{i}].{refusal.message}") from None
-    call.store.events.add("drift", new)
+    call.state.events.add("drift", new)
     return Reply({})
 
 
@@ -180,7 +90,7 @@ def _check_basic(call: Call) -> None:
     except (binascii.Error, ValueError):
         user = ""
     token, colon, password = user.partition(":")
-    if scheme.lower() != "basic" or not colon or password or token not in call.store.streams:
+    if scheme.lower() != "basic" or not colon or password or token not in call.state.streams:
         headers = [("WWW-Authenticate", 'Basic realm="segmentstream"')]
         raise Refusal(401, "the token is missing or not valid", headers=headers)
 
@@ -205,7 +115,7 @@ def hit(call: Call) -> Reply:
     user = _hit_user(mapped(given["event"], "event"))
     hit_id, sent_at = given.get("hitId"), given.get("sentAt")
     for key in ("hitId", "sentAt"):
-        if given.get(key) is None and call.store.strict:
+        if given.get(key) is None and call.state.strict:
             raise bad(key, "is required")
     if hit_id is not None and len(text(hit_id, "hitId")) > MAX_HIT_ID:
         raise bad("hitId", f"over {MAX_HIT_ID} characters")
@@ -218,5 +128,5 @@ def hit(call: Call) -> Reply:
         if given.get(key) is not None:
             mapped(given[key], key)
     event = Event("segmentstream", "track", user, given)
-    call.store.events.add("segmentstream", [(event, hit_id, _mark(call.body))])
+    call.state.events.add("segmentstream", [(event, hit_id, _mark(call.body))])
     return Reply(status=204)

@@ -1,4 +1,4 @@
-"""Scripted faults: what to break, how often, and how it looks on the wire."""
+"""Scripted faults: which reply to break, how often, and how."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import socket
 import struct
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
 from aiohttp import web
 
-from .call import ABSENT, Refusal, Reply
-from .routes import NAMES
+from .types import ABSENT, Refusal, Reply
 
 ANY: Final = "*"
 HTML: Final = "<html><head><title>{0} {1}</title></head><body><h1>{0} {1}</h1></body></html>\n"
@@ -25,7 +24,7 @@ HTML: Final = "<html><head><title>{0} {1}</title></head><body><h1>{0} {1}</h1></
 
 @attrs.define
 class Fault:
-    """One scripted fault; see `Sandbox.fail` for what the fields mean."""
+    """One scripted fault; `Sandbox.fail` explains the fields."""
 
     status: int | None = None
     headers: Mapping[str, str] | None = None
@@ -56,7 +55,7 @@ class Fault:
 
     @property
     def runs(self) -> bool:
-        """Whether the request is carried out."""
+        """Whether the handler carries the request out."""
         if self.apply is not None:
             return self.apply
         return self.cut == "after" or not (self.cut or self.status or self.raw is not None)
@@ -67,7 +66,7 @@ class Fault:
         return self.cut is not None or self.raw is not None
 
     def shape(self, reply: Reply | None, *, scim: bool) -> Reply:
-        """The reply to send: a made-up one, or the true one with changes."""
+        """Return the reply to send: a made-up one, or the true one with changes."""
         if reply is None or self.status is not None:
             reply = _made_up(self.status or 200, scim=scim)
         if self.alter is not None and reply.value is not ABSENT:
@@ -84,7 +83,7 @@ class Fault:
         return reply
 
     async def send(self, request: web.BaseRequest, reply: web.Response) -> web.StreamResponse:
-        """Put the fault on the wire."""
+        """Send the reply with the fault; return the response for the server."""
         await asyncio.sleep(self.delay)
         if self.silent:
             if self.cut is None and request.transport is not None:
@@ -97,7 +96,7 @@ class Fault:
         assert isinstance(body, bytes)
         stream = web.StreamResponse(status=reply.status, headers=reply.headers)
         stream.content_length = len(body)
-        with contextlib.suppress(ConnectionError):  # the client may have had enough
+        with contextlib.suppress(ConnectionError):  # the client may have gone
             await stream.prepare(request)
             await asyncio.sleep(self.pause)
             step = 1 if self.drip else max(1, len(body))
@@ -133,21 +132,22 @@ def _made_up(status: int, *, scim: bool) -> Reply:
 
 
 class Faults:
-    """The scripted faults, a queue for each operation. Safe to use from any thread."""
+    """The scripted faults, one queue for each of the *operations*. Safe to use from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: Collection[str]) -> None:
+        self._operations = operations
         self._queues: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._lock = threading.Lock()
 
     def add(self, operation: str, fault: Fault) -> None:
         """Queue a fault for an operation, or for every request with `*`."""
-        if operation != ANY and operation not in NAMES:
+        if operation != ANY and operation not in self._operations:
             raise ValueError(f"operation: there is no {operation!r}")
         with self._lock:
             self._queues[operation].append(fault)
 
     def clear(self, operation: str | None) -> None:
-        """Forget the faults of an operation, or all."""
+        """Forget the faults of an operation, or all faults."""
         with self._lock:
             if operation is None:
                 self._queues.clear()
@@ -155,7 +155,7 @@ class Faults:
                 self._queues.pop(operation, None)
 
     def take(self, operation: str | None) -> Fault | None:
-        """The fault for this request, if one is due."""
+        """Return the fault for a request of this operation, if one is due."""
         if not self._queues:
             return None
         with self._lock:

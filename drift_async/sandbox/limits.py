@@ -15,7 +15,7 @@ Key = tuple[str, str]
 
 
 def _whole(seconds: float) -> int:
-    """Return the time as whole seconds, rounded up, since Retry-After holds no others."""
+    """Return whole seconds, rounded up, for a Retry-After header."""
     return max(1, math.ceil(seconds - SLACK))
 
 
@@ -46,12 +46,12 @@ class Limits:
         self._reports: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def wait(self, budget: str, token: str, clock: float) -> int:
-        """Take the call into account and return 0, or return whole seconds to wait."""
+        """Count the call and return 0, or refuse it and return the whole seconds to wait."""
         if budget == "reports":
             return self._report(token, clock)
         rate = self._rates[budget]
         if rate is None or (budget == "default" and not token):
-            return 0  # without a token there are only calls that need none, such as for one
+            return 0  # only open operations come without a token, such as the token call
         # An event API has one limit for all callers, so a token sent along does not matter.
         key = budget, token if budget == "default" else ""
         if self._window is None:

@@ -6,8 +6,9 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-from .call import Call, Json, Refusal, Reply, bad, data, listed, mapped, text, whole
+from .call import Call, bad, data, listed, mapped, text, whole
 from .seed import USER_ID
+from .types import Json, Refusal, Reply
 
 PAGE: Final = 50
 TYPES: Final = ("chat", "private_note", "private_prompt", "suggestion", "edit")
@@ -18,7 +19,7 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,4000})-([0-9]{0,4000})\s*\Z")
 
 
 def conversation_of(call: Call) -> Json:
-    """The conversation that the path names."""
+    """Return the conversation that the path names; raise a 404 if there is none."""
     row = call.store.conversations.get(call.number())
     if row is None:
         raise Refusal(404, "no such conversation")
@@ -26,7 +27,7 @@ def conversation_of(call: Call) -> Json:
 
 
 def new_message(call: Call, conversation: Json, content: Json, author: int) -> Json:
-    """A message as the API makes it; the caller stores it."""
+    """Return a new message as the API makes it; the caller stores it."""
     conversations = call.store.conversations
     message_id = conversations.next_message_id
     conversations.next_message_id += 1
@@ -108,14 +109,14 @@ def create(call: Call) -> Reply:
     conversations.put_messages(conversation["id"], messages)
     conversations.put({**conversation, "updatedAt": max(call.now, conversation["updatedAt"])})
     if kind != "edit":
-        call.store.webhooks.send("new_message", message)
+        call.state.webhooks.send("new_message", message)
         if message.get("body", "").startswith("/"):
-            call.store.webhooks.send("new_command_message", message)
+            call.state.webhooks.send("new_command_message", message)
     return data(message)
 
 
 def _edited(given: Json, content: Json, messages: list[Json]) -> tuple[Json, list[Json]]:
-    """The edited or removed message, and the list as it is afterwards."""
+    """Return the edited or removed message, and the list as it is afterwards."""
     edit = given.get("editType")
     if edit not in EDITS:
         raise bad("editType", f"must be one of {', '.join(EDITS)}")
@@ -154,7 +155,7 @@ def attachment(call: Call) -> Reply:
 
 
 def _part(call: Call, total: int) -> range | None:
-    """The asked range, empty when it cannot be served; None: send everything."""
+    """Return the requested range, empty if it cannot be served; None: send everything."""
     asked = _RANGE.match(call.header.get("Range", ""))
     if asked is None or asked[1] == asked[2] == "" or "If-Range" in call.header:
         return None  # there is no validator, so no If-Range can hold

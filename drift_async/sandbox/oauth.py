@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-import attrs
-
-from .call import Call, Json, Refusal, Reply, Token, mapped, parse
+from .call import Call, mapped, parse
+from .state import App, Code
+from .types import Json, Refusal, Reply, Token
 
 CODE_LIFETIME: Final = 600_000
 FIELDS: Final = (
     *("client_id", "client_secret", "grant_type"),
     *("code", "redirect_uri", "refresh_token"),
 )
-
-
-@attrs.frozen
-class Code:
-    """What the user agreed to: where the code was sent, and when it ends (milliseconds)."""
-
-    redirect_uri: str
-    expires: int
-
-
-@attrs.define
-class App:
-    """The public app: how it is set up, and what is out for it.
-
-    A grant is one agreement of a user; its number ties tokens to the refresh token they came from.
-    """
-
-    client_id: str
-    client_secret: str
-    scopes: frozenset[str]
-    lifetime: float
-    rotate: bool
-    approve: bool
-    codes: dict[str, Code] = attrs.field(init=False, factory=dict)
-    refresh: dict[str, tuple[int, frozenset[str]]] = attrs.field(init=False, factory=dict)
-    issued: int = attrs.field(init=False, default=0)
-
-    def known(self, client_id: str, client_secret: str) -> bool:
-        """Whether this is the app's pair."""
-        return (client_id, client_secret) == (self.client_id, self.client_secret)
-
-    def name(self, kind: str) -> str:
-        """A code or token that was not there before."""
-        self.issued += 1
-        return f"sandbox-{kind}-{self.issued}"
-
-    def drop(self, grants: Iterable[int]) -> None:
-        """End the refresh tokens of these grants."""
-        gone = [token for token, (grant, _) in self.refresh.items() if grant in grants]
-        for token in gone:
-            del self.refresh[token]
-
-
 _ABSOLUTE: Final = re.compile(r"https?://[!-~]+\Z", re.IGNORECASE)
 
 
@@ -67,7 +24,7 @@ def _no(error: str, message: str, status: int = 400) -> Refusal:
 
 
 def sent_back(app: App, one: Callable[[str], str | None], now: int) -> str:
-    """Where the consent page that was asked for with this query sends the user."""
+    """Return where the consent page sends the user; *one* gives the values of its query."""
     uri = one("redirect_uri") or ""
     if one("client_id") != app.client_id:
         raise _no("invalid_request", "client_id is not known")
@@ -87,12 +44,12 @@ def sent_back(app: App, one: Callable[[str], str | None], now: int) -> str:
 
 
 def authorize(call: Call) -> Reply:
-    location = sent_back(call.store.app, call.one, call.now)
+    location = sent_back(call.state.app, call.one, call.now)
     return Reply(status=302, headers=[("Location", location), ("Cache-Control", "no-store")])
 
 
 def _given(call: Call) -> tuple[dict[str, str], bool]:
-    """The fields of a form, or of JSON, and whether they are in the older camel case."""
+    """Return the fields of a form or of JSON, and whether they are in the older camel case."""
     try:
         if call.body.lstrip().startswith(b"{"):
             given: Json = mapped(parse(call.body), "body")
@@ -116,7 +73,7 @@ def _camel(key: str) -> str:
 
 def token(call: Call) -> Reply:
     given, camel = _given(call)
-    app, kind = call.store.app, given.get("grant_type")
+    app, kind = call.state.app, given.get("grant_type")
     if kind is None:
         raise _no("invalid_request", "grant_type is required")
     if not app.known(given.get("client_id", ""), given.get("client_secret", "")):
@@ -138,7 +95,7 @@ def token(call: Call) -> Reply:
         raise _no("unsupported_grant_type", "grant_type is not known")
     app.refresh[refresh] = grant, scopes
     access, now = app.name("access"), call.now / 1000
-    call.store.tokens[access] = Token(access, scopes, now, now + app.lifetime, grant)
+    call.state.tokens[access] = Token(access, scopes, now, now + app.lifetime, grant)
     body: Json = {"access_token": access, "refresh_token": refresh}
     if camel:
         body = {_camel(key): value for key, value in body.items()}
@@ -149,7 +106,7 @@ def token(call: Call) -> Reply:
 
 
 def _by_code(call: Call, given: dict[str, str]) -> tuple[int, frozenset[str]]:
-    app = call.store.app
+    app = call.state.app
     if "code" not in given:
         raise _no("invalid_request", "code is required")
     code = app.codes.pop(given["code"], None)

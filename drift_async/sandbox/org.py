@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from .call import Call, Refusal, Reply, bad, data, ok, text
+from .call import Call, bad, data, ok, text
+from .types import Refusal, Reply
 
 
 def playbooks(call: Call) -> Reply:
@@ -32,7 +33,7 @@ def token_info(call: Call) -> Reply:
     key = "access_token" if given.get("access_token") is not None else "accessToken"
     if given.get(key) is None:
         raise bad("access_token", "is required")
-    token = call.store.tokens.get(text(given[key], key))
+    token = call.state.tokens.get(text(given[key], key))
     if token is None or (token.expires is not None and token.expires * 1000 <= call.now):
         raise Refusal(404, "no such token")
     lifetime = 0 if token.expires is None else int((token.expires - token.created) * 1000)
@@ -51,14 +52,14 @@ def token_info(call: Call) -> Reply:
 
 
 def uninstall(call: Call) -> Reply:
-    if not call.store.app.known(call.need("clientId"), call.need("clientSecret")):
+    if not call.state.app.known(call.need("clientId"), call.need("clientSecret")):
         headers = [("WWW-Authenticate", 'Bearer error="invalid_client"')]
         raise Refusal(401, "clientId and clientSecret do not match", headers=headers)
     if call.token is not None:
-        call.store.revoke(call.token.text)
+        call.state.revoke(call.token.text)
         if grant := call.token.grant:
-            call.store.app.drop([grant])
-    call.store.webhooks.send("app_disconnected", {})
+            call.state.app.drop([grant])
+    call.state.webhooks.send("app_disconnected", {})
     return ok()
 
 
@@ -72,7 +73,7 @@ def retrieve(call: Call) -> Reply:
 
 def erase(call: Call) -> Reply:
     email = text(call.object(["email"])["email"], "email")
-    call.store.erasures.append((call.clock + call.store.erase_delay, email))
-    call.store.erase_due(call.clock)
-    call.store.webhooks.send("gdpr_delete_requested", {"email": email})
+    call.state.erasures.append((call.clock + call.state.erase_delay, email))
+    call.state.erase_due(call.clock)
+    call.state.webhooks.send("gdpr_delete_requested", {"email": email})
     return data({"message": "Your delete is processing"})

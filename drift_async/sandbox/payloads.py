@@ -1,12 +1,12 @@
-"""What a webhook of each type holds when a test asks for one and says nothing else."""
+"""Example payloads: one for each type of webhook."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from .call import Json
 from .seed import CONTACT_ID, CONVERSATION_ID, PLAYBOOK_ID, USER_ID, Seed
+from .types import Json
 
 CONVERSATION: Final = (
     *("id", "orgId", "participants", "status"),
@@ -30,7 +30,7 @@ def _contact_updated(seed: Seed, now: int) -> Json:
 
 
 def contact_updated(org_id: int, contact_id: int, now: int, diff: list[Json]) -> Json:
-    """What `contact_updated` holds."""
+    """Return the payload of `contact_updated`."""
     return {"endUserId": contact_id, "timestamp": now, "orgId": org_id, "diff": diff}
 
 
@@ -126,11 +126,11 @@ PAYLOADS: Final[Mapping[str, Payload]] = {
     },
     "button_action": _button,
 }
-"""The payload of each documented type, of a seed and a moment in milliseconds."""
+"""For each documented type, the function that makes its payload from seed and milliseconds."""
 
 
 def example(kind: str, seed: Seed, now: int) -> Json:
-    """The payload of a documented type; ValueError for another one."""
+    """Return the payload of a documented type; ValueError for another type."""
     if kind not in PAYLOADS:
         raise ValueError(f"type: there is no {kind!r}, so it needs data")
     return PAYLOADS[kind](seed, now)

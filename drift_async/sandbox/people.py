@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from . import scim
-from .call import Call, Json, Refusal, Reply, bad, data, text, whole
+from .call import Call, bad, data, text, whole
 from .seed import DAY
+from .types import Json, Refusal, Reply
 
 SETTABLE: Final = ("name", "alias", "email", "phone", "locale", "avatarUrl", "availability")
 _PHONE: Final = re.compile(r"[0-9]{3}-[0-9]{3}-[0-9]{4}\Z")
@@ -50,12 +50,11 @@ def update(call: Call) -> Reply:
         raise bad("phone", "must be three, three and four digits with hyphens between")
     kept = {key: value for key, value in row.items() if key not in cleared}
     row = {**kept, **values, "updatedAt": call.now}
-    call.store.users[row["id"]] = row
-    scim.follow(call.store, row)
+    call.store.put_user(row)
     if "availability" in values:
         word = {"AVAILABLE": "ONLINE"}.get(row["availability"], row["availability"])
         told = {"userId": row["id"], "updatedAt": call.now, "availability": word}
-        call.store.webhooks.send("user_availability_updated", told)
+        call.state.webhooks.send("user_availability_updated", told)
     return data(row)
 
 
@@ -71,7 +70,7 @@ def meetings(call: Call) -> Reply:
     seed, low = call.store.seed, max(low, call.now - 30 * DAY)
     rows: list[Json] = []
     for n in range(seed.meetings):
-        row = seed.meeting(n, call.store.today)
+        row = seed.meeting(n, call.state.today)
         if row["slotStart"] > high or len(rows) == limit:
             break
         if row["slotStart"] >= low:

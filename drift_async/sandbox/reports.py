@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from .call import Call, Json, Reply, bad, listed, mapped, text, whole
+from .call import Call, bad, listed, mapped, text, whole
+from .types import Json, Reply
 
 Property = Callable[[Json, list[Json]], Any]
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
@@ -53,7 +54,7 @@ PROPERTIES: Final[Mapping[str, Property]] = {
 
 
 def _moment(value: Any, field: str, *, end: bool) -> int:
-    """Milliseconds; a day counts from its first or to its last one, in UTC."""
+    """Return milliseconds; a day counts from its first or to its last one, in UTC."""
     if not (isinstance(value, str) and _DAY.match(value)):
         return whole(value, field)
     try:

@@ -1,4 +1,4 @@
-"""The table of operations, and the way from a request to its row."""
+"""The table of operations, and the search for the row of a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 
 from . import accounts, contacts, conversations, events, messages, oauth, org, people, reports, scim
-from .call import Call, Reply
+from .call import Call
+from .types import Reply
 
 Handler = Callable[[Call], Reply]
 Query = Mapping[str, Sequence[str]]
@@ -140,7 +141,7 @@ ALIASES: Final = (
 
 @attrs.define
 class _Node:
-    """One segment of the paths: what may follow it, and what it answers itself."""
+    """One segment of the paths: the segments that may follow, and the methods of its own path."""
 
     names: dict[str, _Node] = attrs.field(factory=dict)
     any: _Node | None = None
@@ -157,7 +158,7 @@ class _Node:
         node.methods.setdefault(method, []).append(row)
 
     def find(self, segments: Sequence[str], depth: int = 0) -> Iterator[tuple[_Node, list[str]]]:
-        """Nodes for these segments with the values of their placeholders, literal names first."""
+        """Yield the nodes of these segments and the values of placeholders, literal names first."""
         if depth == len(segments):
             if self.methods:
                 yield self, []
@@ -179,7 +180,7 @@ for _method, _path, _name in ALIASES:
 
 @attrs.frozen
 class Match:
-    """Where a request leads: its row (None with `allowed` for a wrong method) and path values."""
+    """The row of a request (None with `allowed` for a wrong method) and its path values."""
 
     operation: Operation | None = None
     params: Sequence[str] = ()
@@ -187,7 +188,7 @@ class Match:
 
 
 def match(method: str, segments: Sequence[str], query: Query, body: bytes) -> Match:
-    """Find the row; `segments` are decoded, without the empty one of a trailing slash."""
+    """Find the row of a request; `segments` are decoded, and end without an empty one."""
     if segments[:1] == ["v1"]:  # older clients put it in front of every path
         segments = segments[1:]
     for node, params in _ROOT.find(segments):

@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from . import scim_filter
-from .call import SCIM_TYPE, Call, Json, Refusal, Reply, bad, listed, mapped, text, whole
+from .call import Call, bad, listed, mapped, text, whole
 from .seed import USER_ID
+from .store import SCIM_USER
+from .types import SCIM_TYPE, Json, Refusal, Reply
 
-if TYPE_CHECKING:
-    from .store import Store
-
-USER: Final = "urn:ietf:params:scim:schemas:core:2.0:User"
 LIST: Final = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _ROLE: Final = re.compile(r"(ADMIN|MEMBER|OWNER|role-ids=\[[0-9]+\])\Z")
-
-
-def of_user(user: Json) -> Json:
-    """The SCIM form of a user who was not provisioned by SCIM."""
-    given, _, family = user["name"].partition(" ")
-    role = "ADMIN" if user["role"] == "admin" else "MEMBER"
-    row: Json = {
-        "schemas": [USER],
-        "id": str(user["id"]),
-        "userName": user["email"],
-        "name": {"formatted": user["name"], "familyName": family, "givenName": given},
-        "displayName": user["name"],
-        "active": True,
-        "emails": [{"value": user["email"], "primary": True}],
-        "phoneNumbers": [{"value": user.get("phone"), "primary": True}],
-        "photos": [{"value": user["avatarUrl"], "primary": True}] if "avatarUrl" in user else [{}],
-        "roles": [{"value": role, "display": role, "primary": True}],
-    }
-    if "phone" not in user:
-        row["phoneNumbers"] = [{"primary": True}]
-    return row
-
-
-def follow(store: Store, user: Json) -> None:
-    """Bring the SCIM form in step with a user that changed."""
-    old = store.scim.get(str(user["id"]))
-    if old is not None:
-        new = of_user(user)
-        kept = {key: old[key] for key in ("roles", "locale") if key in old}
-        store.scim[old["id"]] = new | kept
 
 
 def _found(call: Call, user_id: str) -> Json:
@@ -123,7 +91,7 @@ def _checked(given: Json) -> Json:
 
 
 def _check_name(call: Call, name: str, own_id: str | None) -> None:
-    """A user name is taken for ever: also by users that were deleted."""
+    """Raise a 409 if another user has or had this name; deleted users keep theirs."""
     wanted, store = name.lower(), call.store
     same = [row["id"] for row in store.scim.values() if row["userName"].lower() == wanted]
     if wanted in store.retired or any(user_id != own_id for user_id in same):
@@ -156,7 +124,7 @@ def _stored(call: Call, row: Json) -> Json:
 def _new(given: Json, user_id: str) -> Json:
     display = given["displayName"]
     role = {"value": "MEMBER", "display": "MEMBER", "primary": True}
-    fixed = {"schemas": [USER], "id": user_id, "active": True}
+    fixed = {"schemas": [SCIM_USER], "id": user_id, "active": True}
     empty: Json = {"phoneNumbers": [], "photos": [], "roles": [role]}
     return {**fixed, "name": {"formatted": display}, **empty, **given}
 
@@ -213,7 +181,7 @@ def _switched_off(given: Json) -> bool:
 
 
 def _applied(old: Json, operations: list[Json]) -> Json:
-    """RFC 7644 operations as plain fields with their new values; None clears."""
+    """Return RFC 7644 operations as plain fields with their new values; None clears."""
     values: Json = {}
     new: Any
     for i, operation in enumerate(operations):

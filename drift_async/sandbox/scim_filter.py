@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from .call import Json, Refusal
+from .types import Json, Refusal
 
 Test = Callable[[Json], bool]
 
@@ -23,7 +23,7 @@ def _wrong(why: str) -> Refusal:
 
 
 def parse(text: str) -> Test:
-    """A test of SCIM users; 400 `invalidFilter` when the text is no filter."""
+    """Return a test of SCIM users; raise a 400 `invalidFilter` if the text is not a filter."""
     words, position = [], 0
     text = text.rstrip()
     while position < len(text):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from .call import Json
+from .types import Json
 
 CONTACT_ID: Final = 15_811_400_000
 CONVERSATION_ID: Final = 4_300_000_000
@@ -66,7 +66,7 @@ def _uuid(name: str) -> str:
 
 @attrs.frozen
 class Seed:
-    """How many rows of each kind there are, and what each of them holds."""
+    """The number of seeded rows of each kind, and their content."""
 
     org_id: int
     contacts: int
@@ -81,7 +81,7 @@ class Seed:
     # contacts
 
     def contact(self, n: int) -> Json:
-        """Contact number `n`."""
+        """Return contact number `n`."""
         (first, first_slug), (last, last_slug) = _FIRST[n % 11], _LAST[n % 7]
         created = CONTACT_TIME + n * 61_000
         version = 1 + n % 90
@@ -115,13 +115,13 @@ class Seed:
         return {"id": CONTACT_ID + n, "createdAt": created, "attributes": attributes}
 
     def contact_by_email(self, email: str) -> int | None:
-        """The number of the contact with this (lower-case) address."""
+        """Return the number of the contact with this (lower-case) address, or None."""
         found = _EMAIL.search(email)
         n = int(found[1]) if found else self.contacts
         return n if n < self.contacts and self.contact(n)["attributes"]["email"] == email else None
 
     def contact_by_external_id(self, external_id: str) -> int | None:
-        """The number of the contact with this external id."""
+        """Return the number of the contact with this external id, or None."""
         found = _EXTERNAL.match(external_id)
         n = int(found[1] or found[2]) if found else self.contacts
         if n >= self.contacts:
@@ -131,15 +131,15 @@ class Seed:
     # conversations: number 0 was updated last, three at a time share a time
 
     def updated(self, n: int) -> int:
-        """When conversation number `n` was updated."""
+        """Return when conversation number `n` was updated, in milliseconds."""
         return CONVERSATION_TIME - n // 3 * 60_000
 
     def message_count(self, n: int) -> int:
-        """How many messages conversation number `n` has."""
+        """Return how many messages conversation number `n` has."""
         return max(self.messages, LONG) if n == 1 and self.messages else self.messages
 
     def conversation(self, n: int) -> Json:
-        """Conversation number `n`."""
+        """Return conversation number `n`."""
         row: Json = {
             "status": STATUSES[n % 10],
             "participants": [] if n % 10 == 9 else [self._agent(n)],
@@ -164,7 +164,7 @@ class Seed:
         return USER_ID + (1 + n % (self.users - 1) if self.users > 1 else 0)
 
     def message(self, n: int, i: int) -> Json:
-        """Message `i` of conversation number `n`: bot, contact and agent take turns."""
+        """Return message `i` of conversation number `n`: bot, contact and agent take turns."""
         turn = 0 if n % 10 == 9 else i % 3
         note = turn == 2 and (n + i) % 4 == 0
         author: Json = {"id": USER_ID, "type": "user", "bot": True}
@@ -198,7 +198,7 @@ class Seed:
         return row
 
     def message_id(self, n: int, i: int) -> int:
-        """The id of message `i` of conversation number `n`."""
+        """Return the id of message `i` of conversation number `n`."""
         return MESSAGE_ID + n * max(self.messages, LONG) + i
 
     def _attachment(self, n: int) -> Json:
@@ -208,20 +208,20 @@ class Seed:
         return {"id": number, "fileName": name, "mimeType": kind, "url": url}
 
     def attachment(self, number: int) -> tuple[int, str, str] | None:
-        """Conversation id, file name and media type of an attachment."""
+        """Return conversation id, file name and media type of an attachment, or None."""
         n = number - ATTACHMENT_ID
         if not 0 <= n < self.conversations or n % 5 != 2 or not self.messages:
             return None
         return CONVERSATION_ID + n, *_FILES[n // 5 % 3]
 
     def attachment_bytes(self, number: int) -> bytes:
-        """What the attachment holds."""
+        """Return the content of an attachment."""
         return random.Random(number).randbytes(self.attachment_size)
 
     # the rest
 
     def account(self, n: int) -> Json:
-        """Account number `n`."""
+        """Return account number `n`."""
         created = CONTACT_TIME + n * 3_600_000
         domain = f"company{n}.example"
         custom = [{"label": "Größe", "name": "size", "value": n, "type": "NUMBER"}] * (n % 2)
@@ -238,13 +238,13 @@ class Seed:
         }
 
     def account_by_domain(self, domain: str) -> int | None:
-        """The number of the account with this domain."""
+        """Return the number of the account with this domain, or None."""
         found = _DOMAIN.match(domain)
         n = int(found[1]) if found else self.accounts
         return n if n < self.accounts and domain == f"company{n}.example" else None
 
     def user(self, n: int) -> Json:
-        """User number `n`; number 0 is the org's bot."""
+        """Return user number `n`; number 0 is the org's bot."""
         (first, slug), (last, _) = _FIRST[n % 11], _LAST[n % 7]
         row: Json = {
             "id": USER_ID + n,
@@ -264,7 +264,7 @@ class Seed:
         return row
 
     def team(self, n: int) -> Json:
-        """Team number `n` of three: everybody, the even ones, an archived one without owner."""
+        """Return team `n` of three: everybody, the even users, an archived one without owner."""
         everybody = range(USER_ID, USER_ID + self.users)
         row: Json = {
             "id": 500 + n,
@@ -285,7 +285,7 @@ class Seed:
         return row
 
     def playbook(self, n: int) -> Json:
-        """Playbook number `n`."""
+        """Return playbook number `n`."""
         return {
             "goals": [{"id": _uuid(f"goal-{n}"), "message": "Merci, à bientôt!"}],
             "id": PLAYBOOK_ID + n,
@@ -301,7 +301,7 @@ class Seed:
         }
 
     def meeting(self, n: int, today: int) -> Json:
-        """Meeting number `n`; they spread evenly from 35 days before `today` to 35 after."""
+        """Return meeting number `n`; all spread evenly from 35 days before `today` to 35 after."""
         start = today - 35 * DAY + n * 70 * DAY // max(self.meetings, 1)
         row: Json = {
             "agentId": self._agent(n),

@@ -1,36 +1,26 @@
-"""`Sandbox`: its settings, the listener, and what tests ask and set."""
+"""`Sandbox`: its settings, its listener, and the methods for tests."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-import attrs
 from aiohttp import web
 
-from . import control
-from .call import Refusal, Token
-from .events import Event, EventCounts, EventLog
 from .faults import Fault, Faults
 from .limits import Limits
-from .oauth import App, sent_back
-from .payloads import example
-from .routes import OPERATIONS, SCOPES, Operation
+from .logs import Event, EventCounts, EventLog, RequestLog, Seen
+from .oauth import sent_back
+from .routes import NAMES, OPERATIONS, SCOPES, Operation
 from .seed import Seed
-from .service import Seen, Service
+from .service import Service
+from .state import App, State, chosen_scopes
 from .store import Store
+from .types import Refusal
 from .webhooks import Delivery, Webhooks
-
-
-def _scopes(given: Iterable[str] | None) -> frozenset[str]:
-    chosen = SCOPES if given is None else frozenset(given)
-    if unknown := chosen - SCOPES:
-        raise ValueError(f"scopes: there is no {min(unknown)!r}")
-    return chosen
 
 
 class Sandbox:
@@ -39,13 +29,13 @@ class Sandbox:
     >>> async with Sandbox(contacts=3) as box:
     ...     box.env  # DRIFT_TOKEN, DRIFT_BASE_URL and those of the event clients
 
-    The counts say how many rows of each kind are there from the start; rows are made when asked
-    for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
+    The counts are the numbers of seeded rows of each kind; rows are made when they are read, so a
+    million costs nothing. `users` includes the org's bot. With `messages`, conversation
     number 1 has at least 130.
 
     `rate` (calls a second) limits each token; without `rate` only the report calls are limited.
-    `event_rate` limits each event API. Of both limits, `burst` calls may come at once: None stands
-    for a tenth of a second's worth of the limit, and at least 1. With `window` the sandbox counts
+    `event_rate` limits each event API. Both let `burst` calls come at once: None stands for a tenth
+    of a second's worth of the limit, and at least 1. With `window` the sandbox counts
     in windows of so many seconds instead, and `burst` must be None: in each window the limit times
     `window` calls pass (rounded, at least 1), and the windows follow each other from the first call
     of the token or event API. Without `retry_after` no refusal has a Retry-After header.
@@ -53,11 +43,11 @@ class Sandbox:
     `now` is the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the
     listing of contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
-    links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
+    links of the conversation listing; `erase_delay` (seconds) delays GDPR erasures.
     `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
-    code, or, without `approve`, with a refusal. What it gets has the `app_scopes` (None: all), and
-    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. A webhook that
-    gets no 2xx within `webhook_timeout` seconds is tried again after each of `webhook_retries`
+    code, or, without `approve`, with a refusal. Its tokens have the `app_scopes` (None: all), and
+    end after `lifetime` seconds; `rotate` ends a refresh token with its use. A webhook that gets
+    no 2xx within `webhook_timeout` seconds is tried again after each of `webhook_retries`
     (seconds). `seen` keeps the last `keep` requests, `events` the last `keep_events` events (0:
     only their counts).
     """
@@ -113,8 +103,6 @@ class Sandbox:
         self._token, self._segmentstream_token = token, segmentstream_token
         self._org_id = org_id
         self._address = host, port
-        self._now = now
-        self._faults = Faults()
         self._runner: web.ServerRunner | None = None
         self._url: str | None = None
         seed = Seed(
@@ -128,22 +116,16 @@ class Sandbox:
             meetings=meetings,
             attachment_size=attachment_size,
         )
-        self._store = Store(
-            seed=seed,
-            strict=strict,
-            links_host=links_host,
+        self._state = State(
+            store=Store(seed),
             app=App(
                 client_id=client_id,
                 client_secret=client_secret,
-                scopes=_scopes(app_scopes),
+                scopes=chosen_scopes(app_scopes, SCOPES),
                 lifetime=lifetime,
                 rotate=rotate,
                 approve=approve,
             ),
-            erase_delay=erase_delay,
-            today=int(now()) // 3600 * 3_600_000,
-            events=EventLog(keep_events),
-            streams={segmentstream_token},
             webhooks=Webhooks(
                 org_id,
                 verification_token,
@@ -152,24 +134,30 @@ class Sandbox:
                 clock=clock,
                 keep=keep,
             ),
+            requests=RequestLog(keep),
+            events=EventLog(keep_events),
+            faults=Faults(NAMES),
+            scopes=SCOPES,
+            streams={segmentstream_token},
+            now=now,
+            strict=strict,
+            links_host=links_host,
+            erase_delay=erase_delay,
+            today=int(now()) // 3600 * 3_600_000,
         )
         self._service = Service(
-            self._store,
+            self._state,
             Limits(rate, event_rate, burst, window),
-            self._faults,
-            partial(control.answer, self),
-            now=now,
             clock=clock,
             denied=denied_status,
             retry_after=retry_after,
-            keep=keep,
         )
         self.add_token(token)
 
     # the listener
 
     async def open(self) -> None:
-        """Start to listen; OSError when the port is taken."""
+        """Start to listen. Raises OSError if the port is taken."""
         if self._runner is not None:
             raise RuntimeError("the sandbox is open already")
         server = web.Server(
@@ -187,11 +175,11 @@ class Sandbox:
         self._runner = runner
 
     async def close(self) -> None:
-        """Stop to listen, drop all connections and webhooks; a second time does nothing."""
+        """Stop listening, drop all connections and webhooks. Closing twice does nothing."""
         runner, self._runner, self._url = self._runner, None, None
         if runner is not None:
             await runner.cleanup()
-            await self._store.webhooks.close()
+            await self._state.webhooks.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -200,7 +188,7 @@ class Sandbox:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    # what tests ask and set; safe from any thread
+    # methods for tests; safe from any thread
 
     @property
     def url(self) -> str:
@@ -211,7 +199,7 @@ class Sandbox:
 
     @property
     def token(self) -> str:
-        """The token that was given, with all scopes."""
+        """The access token from the settings; it has all scopes."""
         return self._token
 
     @property
@@ -221,37 +209,37 @@ class Sandbox:
 
     @property
     def segmentstream_token(self) -> str:
-        """The token that was given for SegmentStream."""
+        """The token for SegmentStream from the settings."""
         return self._segmentstream_token
 
     @property
     def client_id(self) -> str:
         """The app's id, for OAuth and for uninstalling it."""
-        return self._store.app.client_id
+        return self._state.app.client_id
 
     @property
     def client_secret(self) -> str:
         """The app's secret."""
-        return self._store.app.client_secret
+        return self._state.app.client_secret
 
     @property
     def verification_token(self) -> str:
         """The token that webhooks carry."""
-        return self._store.webhooks.token
+        return self._state.webhooks.token
 
     @property
     def org_id(self) -> int:
-        """The organisation whose data this is."""
+        """The id of the organisation that owns the data."""
         return self._org_id
 
     @property
     def count(self) -> int:
-        """How many requests have come, also those that `seen` no longer holds."""
-        return self._service.count
+        """The number of requests so far, also those that `seen` no longer holds."""
+        return self._state.requests.count
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment variables that point the clients here."""
+        """The environment variables that point the clients to this sandbox."""
         return {
             "DRIFT_TOKEN": self._token,
             "DRIFT_BASE_URL": self.url,
@@ -266,63 +254,57 @@ class Sandbox:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """All rows the sandbox answers."""
+        """All operations that the sandbox answers."""
         return OPERATIONS
 
     @property
     def seen(self) -> list[Seen]:
-        """The requests in order of arrival; `count` says how many came in all."""
-        return self._service.seen()
+        """The last requests in order of arrival; `count` is the number of all."""
+        return self._state.requests.kept()
 
     def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
-        """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
+        """Return the accepted events in order of arrival, of an *api* and a *user* (None: of all).
 
-        ValueError when there is no such API.
+        The APIs are "drift" and "segmentstream"; any other raises ValueError.
         """
-        return self._store.events.kept(api, user)
+        return self._state.events.kept(api, user)
 
     def event_counts(self, api: str) -> EventCounts:
-        """How many events an API has accepted, also those that `events` no longer holds."""
-        return self._store.events.counts(api)
+        """Return how many events an API has accepted, also those that `events` no longer holds."""
+        return self._state.events.counts(api)
 
     def forget(self) -> None:
         """Clear `seen` and `events`; the counts go on, and a known `hitId` stays known."""
-        self._service.forget()
-        self._store.events.forget()
+        self._state.forget()
 
     def add_token(
         self, token: str, scopes: Iterable[str] | None = None, *, expires: float | None = None
     ) -> None:
         """Accept a token with these scopes (None: all) for `expires` seconds (None: for ever)."""
-        now = self._now()
-        end = None if expires is None else now + expires
-        self._store.tokens[token] = Token(token, _scopes(scopes), now, end)
+        self._state.add_token(token, scopes, expires=expires)
 
     def add_segmentstream_token(self, token: str) -> None:
         """Accept one more token at SegmentStream."""
-        self._store.streams.add(token)
+        self._state.streams.add(token)
 
     def agree(self, url: str) -> str:
-        """Where the consent page at `url` sends the browser: what a user does, without a browser.
+        """Return the URL to which the consent page at `url` sends the browser of a user who agrees.
 
-        ValueError when the page would not send it anywhere.
+        Raises ValueError if the page would not send the browser anywhere.
         """
         query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
         try:
-            return sent_back(self._store.app, query.get, int(self._now() * 1000))
+            return sent_back(self._state.app, query.get, int(self._state.now() * 1000))
         except Refusal as refusal:
             raise ValueError(refusal.message) from None
 
     def revoke(self, token: str) -> None:
-        """Stop to accept a token, a refresh token or one of SegmentStream."""
-        self._store.revoke(token)
+        """Stop accepting an access token, a refresh token or a token of SegmentStream."""
+        self._state.revoke(token)
 
     def expire(self, token: str) -> None:
-        """End the lifetime of an access token now; ValueError when there is none like it."""
-        old = self._store.tokens.get(token)
-        if old is None:
-            raise ValueError("token: there is no such access token")
-        self._store.tokens[token] = attrs.evolve(old, expires=self._now())
+        """End the lifetime of an access token now. Raises ValueError if there is no such token."""
+        self._state.expire(token)
 
     def fail(
         self,
@@ -348,11 +330,11 @@ class Sandbox:
         `status`, `headers` and `body` (bytes, text or JSON) replace those of the reply; `alter`
         changes its JSON value. `delay` waits before the head, `pause` between head and body,
         `drip` before each byte of the body. `cut` closes the connection "before" or "after" the
-        request is carried out; `reset` does it with RST. `short` holds back the last bytes, then
+        request is carried out; `reset` closes it with RST. `short` holds back the last bytes, then
         closes; `raw` goes out instead of any HTTP. A request is carried out unless `status`,
         `raw` or `cut="before"` is given; `apply` overrules that. The fault is used `times` times
-        (None: for ever) after `skip` requests passed; those of one operation follow each other.
-        ValueError for arguments that make no sense.
+        (None: for ever) after `skip` requests passed; faults of one operation follow each other.
+        Raises ValueError for arguments that make no sense.
         """
         fault = Fault(
             status=status,
@@ -370,11 +352,11 @@ class Sandbox:
             times=times,
             skip=skip,
         )
-        self._faults.add(operation, fault)
+        self._state.faults.add(operation, fault)
 
     def heal(self, operation: str | None = None) -> None:
         """Forget the scripted faults of an operation (None: all faults)."""
-        self._faults.clear(operation)
+        self._state.faults.clear(operation)
 
     async def add_webhook(
         self,
@@ -387,31 +369,30 @@ class Sandbox:
         """Send webhooks of these types (None: all) to an address of this machine from now on.
 
         Each goes out `copies` times at once. With `reverse` above 1 that many are gathered and
-        sent last one first. ValueError for a URL that is not on loopback and for unknown types.
+        sent last one first. Raises ValueError for a URL that is not on loopback and for unknown
+        types.
         """
-        self._store.webhooks.add(url, events, copies, reverse)
+        self._state.webhooks.add(url, events, copies, reverse)
 
     async def send_webhook(self, type: str, data: Any = None, /, **changes: Any) -> None:
-        """Queue a webhook of this type, though nothing has happened here.
+        """Queue a webhook of this type, without a call that would cause it.
 
-        It holds `data` (None: an example of the type), with `changes` of its keys. ValueError when
-        there is no such type and no data.
+        Its payload is `data` (None: an example of the type), with `changes` of its keys. Raises
+        ValueError if there is neither such a type nor data.
         """
-        if data is None:
-            data = example(type, self._store.seed, int(self._now() * 1000))
         if self._runner is None:
             raise RuntimeError("the sandbox is not open")
-        self._store.webhooks.send(type, {**data, **changes} if changes else data)
+        self._state.send_webhook(type, data, changes)
 
     async def drain_webhooks(self, timeout: float = 10.0) -> list[Delivery]:
-        """Wait until no webhook is to be sent any more, and return `deliveries`.
+        """Wait until all webhooks are sent, and return `deliveries`.
 
-        TimeoutError when it takes longer than `timeout` seconds.
+        Raises TimeoutError after `timeout` seconds.
         """
-        await self._store.webhooks.drain(timeout)
+        await self._state.webhooks.drain(timeout)
         return self.deliveries
 
     @property
     def deliveries(self) -> list[Delivery]:
         """The attempts to deliver a webhook in the order in which they ended; the last `keep`."""
-        return list(self._store.webhooks.log)
+        return list(self._state.webhooks.log)

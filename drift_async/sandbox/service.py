@@ -1,73 +1,40 @@
-"""One request: it is read, recorded, checked, carried out, answered, and broken on demand."""
+"""`Service` reads, logs, checks, carries out and answers requests, and breaks replies."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
-import attrs
 from aiohttp import web
 
-from .call import MAX_BODY, Call, Refusal, Reply, Token
-from .faults import Faults
+from .call import MAX_BODY, Call
+from .control import answer
 from .limits import Limits
+from .logs import Seen
 from .routes import Match, Operation, match
-from .store import Store
+from .state import State
+from .types import Refusal, Reply, Token
 from .wire import latin, read, respond, split
 
 CONTROL = "/_sandbox/"
 
 
-@attrs.frozen
-class Seen:
-    """One request as it arrived. `status` is None when no reply went out."""
-
-    method: str
-    raw_path: str
-    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
-    body: bytes
-    operation: str | None
-    status: int | None = None
-    applied: bool = False
-
-
 class Service:
-    """Answers requests, and keeps the last `keep` of them."""
+    """Answers requests; *clock* is the monotonic one, in seconds."""
 
     def __init__(
         self,
-        store: Store,
+        state: State,
         limits: Limits,
-        faults: Faults,
-        control: Callable[[str, str, bytes], Awaitable[Reply]],
         *,
-        now: Callable[[], float],
         clock: Callable[[], float],
         denied: int,
         retry_after: bool,
-        keep: int,
     ) -> None:
-        self._store = store
+        self._state = state
         self._limits = limits
-        self._faults = faults
-        self._control = control
-        self._now, self._clock = now, clock
+        self._clock = clock
         self._denied = denied
         self._retry_after = retry_after
-        self._keep = keep
-        self._seen: dict[int, Seen] = {}
-        self._lock = threading.Lock()
-        self.count = 0
-
-    def seen(self) -> list[Seen]:
-        """The kept requests in order of arrival."""
-        with self._lock:
-            return list(self._seen.values())
-
-    def forget(self) -> None:
-        """Drop the kept requests."""
-        with self._lock:
-            self._seen.clear()
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -79,16 +46,16 @@ class Service:
         except web.RequestPayloadError:
             return respond(Refusal(400, "body: is not valid HTTP").reply(scim=False))
         except OSError:
-            self._arrived(request, target, bytes(came), None)
-            return web.Response()  # nobody is there to read it
+            self._log(request, target, bytes(came), None)
+            return web.Response()  # the client has gone
         body = bytes(came)
         if target.startswith(CONTROL):
-            return respond(await self._control(request.method, target, body))
+            return respond(answer(self._state, request.method, target, body))
         path, query, scim = split(target, request.headers.get("Host", ""))
         found = match(request.method, path, query, body)
         name = found.operation.name if found.operation else None
-        number = self._arrived(request, target, body, name)
-        fault = self._faults.take(name)
+        number = self._log(request, target, body, name)
+        fault = self._state.faults.take(name)
         reply, applied = None, False
         if fault is None or fault.runs:
             reply, applied = self._answer(request, found, query, body, scim=scim)
@@ -96,28 +63,16 @@ class Service:
             reply = fault.shape(reply, scim=scim)
         assert reply is not None
         silent = fault is not None and fault.silent
-        self._record(number, None if silent else reply.status, applied)
+        self._state.requests.answered(number, None if silent else reply.status, applied)
         response = respond(reply, f"sandbox-{number:08d}")
         return response if fault is None else await fault.send(request, response)
 
-    def _arrived(
+    def _log(
         self, request: web.BaseRequest, target: str, body: bytes, operation: str | None
     ) -> int:
         raw = request.raw_headers
         headers = tuple([(k.decode("latin-1"), v.decode("latin-1")) for k, v in raw])
-        with self._lock:
-            self.count += 1
-            self._seen[self.count] = Seen(request.method, target, headers, body, operation)
-            if len(self._seen) > self._keep:
-                del self._seen[next(iter(self._seen))]
-            return self.count
-
-    def _record(self, number: int, status: int | None, applied: bool) -> None:
-        with self._lock:
-            one = self._seen.get(number)
-            if one is not None:
-                raw = one.method, one.raw_path, one.headers, one.body, one.operation
-                self._seen[number] = Seen(*raw, status, applied)
+        return self._state.requests.add(Seen(request.method, target, headers, body, operation))
 
     def _answer(
         self,
@@ -128,9 +83,9 @@ class Service:
         *,
         scim: bool,
     ) -> tuple[Reply, bool]:
-        """The true reply, and whether the request was carried out."""
+        """Return the true reply, and whether the request was carried out."""
         clock = self._clock()
-        self._store.erase_due(clock)
+        self._state.erase_due(clock)
         try:
             if found.operation is None:
                 if not found.allowed:
@@ -148,19 +103,19 @@ class Service:
                 header=request.headers,
                 origin=f"http://{request.headers.get('Host') or 'localhost'}",
                 token=token,
-                now=int(self._now() * 1000),
+                now=int(self._state.now() * 1000),
                 clock=clock,
-                store=self._store,
+                state=self._state,
             )
             return found.operation.handle(call), True
         except Refusal as refusal:
             return refusal.reply(scim=scim), False
 
     def _admit(self, request: web.BaseRequest, row: Operation, clock: float) -> Token | None:
-        """The token of the request, if it is good for the operation and within its limit."""
+        """Return the token of the request, after checking its scope and its rate limit."""
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-        token = self._store.tokens.get(text.strip()) if scheme.lower() == "bearer" else None
-        if token and token.expires is not None and token.expires <= self._now():
+        token = self._state.tokens.get(text.strip()) if scheme.lower() == "bearer" else None
+        if token and token.expires is not None and token.expires <= self._state.now():
             token = None
         if token is None and not row.open:
             headers = [("WWW-Authenticate", 'Bearer error="invalid_token"')]

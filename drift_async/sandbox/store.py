@@ -1,6 +1,6 @@
-"""State: the rows that calls made or changed, laid over the seeded ones.
+"""`Store`: the rows that calls made or changed, laid over the seeded ones.
 
-Rows handed out are never changed in place; a handler makes a new one and puts it back.
+Rows are never changed in place; a handler makes a new row and puts it back.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from typing import Any, Final
 
 import attrs
 
-from . import scim
-from .call import Json, Token
-from .events import EventLog
-from .oauth import App
 from .seed import (
     CONTACT_ID,
     CONVERSATION_ID,
@@ -28,8 +24,9 @@ from .seed import (
     USER_ID,
     Seed,
 )
-from .webhooks import Webhooks
+from .types import Json
 
+SCIM_USER: Final = "urn:ietf:params:scim:schemas:core:2.0:User"
 TIMES: Final = frozenset({"start_date", "last_active", "last_contacted"})
 
 
@@ -67,7 +64,7 @@ class Contacts:
             yield self._externals, str(attributes["externalId"])
 
     def get(self, contact_id: int) -> Json | None:
-        """The contact, or None when there is none or it was deleted."""
+        """Return the contact, or None if it does not exist or was deleted."""
         if contact_id in self._own:
             return self._own[contact_id]
         n = contact_id - CONTACT_ID
@@ -85,7 +82,7 @@ class Contacts:
         self._note_keys(row)
 
     def drop(self, contact_id: int) -> None:
-        """Take the contact away; its e-mail and external id become free."""
+        """Delete the contact; its e-mail and external id become free."""
         self._forget(contact_id)
         self._gone.add(contact_id)
 
@@ -103,17 +100,17 @@ class Contacts:
         return sorted(ids)
 
     def by_email(self, email: str) -> list[int]:
-        """Ids of the contacts with this address, whatever its case, first-created first."""
+        """Return the ids of the contacts with this address in any case, first-created first."""
         email = email.lower()
         return self._found(self._emails.get(email, set()), self._seed.contact_by_email(email))
 
     def by_external_id(self, external_id: str) -> list[int]:
-        """Ids of the contacts with this external id; at most one."""
+        """Return the ids of the contacts with this external id; at most one."""
         own = self._externals.get(external_id, set())
         return self._found(own, self._seed.contact_by_external_id(external_id))
 
     def after(self, contact_id: int) -> Iterator[int]:
-        """Ids of all contacts above `contact_id`, first-created first."""
+        """Yield the ids of all contacts above `contact_id`, first-created first."""
         start = CONTACT_ID
         for i in range(max(start, contact_id + 1), start + self._seed.contacts):
             if i not in self._gone:
@@ -140,7 +137,7 @@ class Conversations:
         self.next_message_id = MESSAGE_ID + CREATED
 
     def get(self, conversation_id: int) -> Json | None:
-        """The conversation, or None."""
+        """Return the conversation, or None."""
         if conversation_id in self._own:
             return self._own[conversation_id]
         n = conversation_id - CONVERSATION_ID
@@ -157,7 +154,7 @@ class Conversations:
         self.next_id = max(self.next_id, row["id"] + 1)
 
     def drop(self, conversation_id: int) -> None:
-        """Erase the conversation with its messages."""
+        """Delete the conversation with its messages."""
         self._forget(conversation_id)
         self._messages.pop(conversation_id, None)
         self._gone.add(conversation_id)
@@ -169,7 +166,7 @@ class Conversations:
             del self._order[bisect_left(self._order, (-old["updatedAt"], conversation_id))]
 
     def of_contact(self, contact_id: int) -> list[int]:
-        """Ids of the contact's conversations."""
+        """Return the ids of the contact's conversations."""
         own = [i for i, row in self._own.items() if row["contactId"] == contact_id]
         n, every = contact_id - CONTACT_ID, max(self._seed.contacts, 1)
         if not 0 <= n < every:
@@ -183,7 +180,7 @@ class Conversations:
         statuses: Collection[str] | None = None,
         offset: int = 0,
     ) -> Iterator[int]:
-        """Ids by `updatedAt` descending, then id, behind the (updatedAt, id) of `after`."""
+        """Yield ids by `updatedAt` descending, then id, behind the (updatedAt, id) of `after`."""
         seed, start, own_start = self._seed, 0, 0
         if after is not None:
             key = (-after[0], after[1])
@@ -207,7 +204,7 @@ class Conversations:
         return (key[1] for key in islice(heapq.merge(seeded, own), offset, None))
 
     def position(self, after: tuple[int, int], statuses: Collection[str] | None) -> int:
-        """How many rows of the walk come up to and with `after`."""
+        """Return how many rows of the walk come up to and with `after`."""
         key = (-after[0], after[1])
         start = bisect_right(range(self._seed.conversations), key, key=self._key)
         wanted = set(STATUSES if statuses is None else statuses)
@@ -223,14 +220,14 @@ class Conversations:
         return -self._seed.updated(n), CONVERSATION_ID + n
 
     def message_count(self, conversation_id: int) -> int:
-        """How many messages the conversation has."""
+        """Return how many messages the conversation has."""
         own = self._messages.get(conversation_id)
         return (
             self._seed.message_count(conversation_id - CONVERSATION_ID) if own is None else len(own)
         )
 
     def messages(self, conversation_id: int, start: int = 0, stop: int | None = None) -> list[Json]:
-        """Messages `start` to `stop`, oldest first."""
+        """Return messages `start` to `stop`, oldest first."""
         if conversation_id in self._messages:
             return self._messages[conversation_id][start:stop]
         n = conversation_id - CONVERSATION_ID
@@ -242,7 +239,7 @@ class Conversations:
         self._messages[conversation_id] = messages
 
     def attachment(self, number: int) -> tuple[str, str, bytes] | None:
-        """File name, media type and content of an attachment."""
+        """Return file name, media type and content of an attachment, or None."""
         found = self._seed.attachment(number)
         if found is None or found[0] in self._gone:
             return None
@@ -260,7 +257,7 @@ class Accounts:
         self._domains: dict[str, str] = {}
 
     def get(self, account_id: str) -> Json | None:
-        """The account, deleted or not, or None."""
+        """Return the account, deleted or not, or None."""
         if account_id in self._own:
             return self._own[account_id]
         domain = account_id.removeprefix(f"{self._seed.org_id}_")
@@ -268,7 +265,7 @@ class Accounts:
         return None if n is None else self._seed.account(n)
 
     def by_domain(self, domain: str) -> Json | None:
-        """The account with this domain, deleted or not, or None."""
+        """Return the account with this domain, deleted or not, or None."""
         domain = domain.lower()
         if domain in self._domains:
             return self._own[self._domains[domain]]
@@ -290,11 +287,11 @@ class Accounts:
         (self._hidden.add if row["deleted"] else self._hidden.discard)(account_id)
 
     def total(self) -> int:
-        """How many are not deleted."""
+        """Return how many accounts are not deleted."""
         return self._seed.accounts + len(self._created) - len(self._hidden)
 
     def page(self, index: int, size: int) -> list[Json]:
-        """`size` accounts from position `index` of those not deleted."""
+        """Return `size` accounts from position `index` of those not deleted."""
         seeded = range(self._seed.accounts)
         index = min(index, self.total())  # `islice` counts to sys.maxsize only
         if not self._hidden:
@@ -306,26 +303,17 @@ class Accounts:
 
 @attrs.define
 class Store:
-    """Everything a handler reads or writes, and the switches that change its answers."""
+    """All rows: the seeded ones with the changes of calls."""
 
     seed: Seed
-    strict: bool
-    links_host: str | None
-    app: App
-    erase_delay: float
-    today: int
-    events: EventLog
-    streams: set[str]
-    webhooks: Webhooks
     contacts: Contacts = attrs.field(init=False)
     conversations: Conversations = attrs.field(init=False)
     accounts: Accounts = attrs.field(init=False)
     users: dict[int, Json] = attrs.field(init=False)
     scim: dict[str, Json] = attrs.field(init=False)
     retired: set[str] = attrs.field(init=False, factory=set)
+    """User names, in lower case, of users that were deleted."""
     retired_ids: set[int] = attrs.field(init=False, factory=set)
-    tokens: dict[str, Token] = attrs.field(init=False, factory=dict)
-    erasures: list[tuple[float, str]] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.contacts = Contacts(self.seed)
@@ -333,20 +321,40 @@ class Store:
         self.accounts = Accounts(self.seed)
         self.users = {USER_ID + n: self.seed.user(n) for n in range(self.seed.users)}
         people = [row for row in self.users.values() if not row["bot"]]
-        self.scim = {str(row["id"]): scim.of_user(row) for row in people}
+        self.scim = {str(row["id"]): scim_of(row) for row in people}
 
-    def revoke(self, token: str) -> None:
-        """Forget an access token, a refresh token or one of SegmentStream."""
-        self.tokens.pop(token, None)
-        self.app.refresh.pop(token, None)
-        self.streams.discard(token)
+    def put_user(self, row: Json) -> None:
+        """Replace a user, and bring its SCIM form in step."""
+        self.users[row["id"]] = row
+        old = self.scim.get(str(row["id"]))
+        if old is not None:
+            kept = {key: old[key] for key in ("roles", "locale") if key in old}
+            self.scim[old["id"]] = scim_of(row) | kept
 
-    def erase_due(self, clock: float) -> None:
-        """Carry out the erasures whose time has come."""
-        due = [email for when, email in self.erasures if when <= clock]
-        self.erasures = [item for item in self.erasures if item[0] > clock]
-        for email in due:
-            for contact_id in self.contacts.by_email(email):
-                for conversation_id in self.conversations.of_contact(contact_id):
-                    self.conversations.drop(conversation_id)
-                self.contacts.drop(contact_id)
+    def erase(self, email: str) -> None:
+        """Delete the contacts with this address and their conversations."""
+        for contact_id in self.contacts.by_email(email):
+            for conversation_id in self.conversations.of_contact(contact_id):
+                self.conversations.drop(conversation_id)
+            self.contacts.drop(contact_id)
+
+
+def scim_of(user: Json) -> Json:
+    """Return the SCIM form of a user who was not provisioned by SCIM."""
+    given, _, family = user["name"].partition(" ")
+    role = "ADMIN" if user["role"] == "admin" else "MEMBER"
+    row: Json = {
+        "schemas": [SCIM_USER],
+        "id": str(user["id"]),
+        "userName": user["email"],
+        "name": {"formatted": user["name"], "familyName": family, "givenName": given},
+        "displayName": user["name"],
+        "active": True,
+        "emails": [{"value": user["email"], "primary": True}],
+        "phoneNumbers": [{"value": user.get("phone"), "primary": True}],
+        "photos": [{"value": user["avatarUrl"], "primary": True}] if "avatarUrl" in user else [{}],
+        "roles": [{"value": role, "display": role, "primary": True}],
+    }
+    if "phone" not in user:
+        row["phoneNumbers"] = [{"primary": True}]
+    return row

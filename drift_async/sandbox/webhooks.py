@@ -1,4 +1,4 @@
-"""Webhooks: really sent, to addresses on this machine only, and each attempt logged."""
+"""Sends webhooks to addresses on this machine only, and logs each attempt."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from .call import Json, encode
 from .payloads import PAYLOADS
+from .types import Json, encode
 
 PENDING: Final = 10_000
 
@@ -22,7 +22,7 @@ PENDING: Final = 10_000
 class Delivery:
     """One attempt to deliver a webhook.
 
-    `status` is what the receiver answered, None when it did not; `seconds` is how long that took.
+    `status` is the answer of the receiver, None without one; `seconds` is how long it took.
     `attempt` counts from 1; 0 stands for a webhook that was not sent, because too many wait.
     """
 
@@ -35,13 +35,13 @@ class Delivery:
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver took it; if not, it is tried again."""
+        """Whether the receiver accepted the webhook; if not, it is tried again."""
         return self.status is not None and 200 <= self.status < 300
 
 
 @attrs.define(eq=False)
 class Hook:
-    """An address and what it gets; see `Sandbox.add_webhook` for what the fields mean."""
+    """An address and its webhooks; `Sandbox.add_webhook` explains the fields."""
 
     url: URL
     types: frozenset[str] | None
@@ -66,7 +66,7 @@ def _loopback(url: str) -> URL:
 class Webhooks:
     """Sends webhooks in the background.
 
-    Each address gets its webhooks one by one; what failed is tried again beside the others.
+    Each address gets its webhooks one by one; a failed one is tried again beside the others.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
         self.log: deque[Delivery] = deque(maxlen=keep)
 
-    def add(self, url: str, types: Iterable[str] | None, copies: int, reverse: int) -> None:
+    def add(self, url: str, types: Iterable[str] | None, copies: int = 1, reverse: int = 1) -> None:
         """Send webhooks of these types (None: all) to this address from now on."""
         wanted = None if types is None else frozenset(types)
         if wanted and (unknown := wanted - PAYLOADS.keys()):
@@ -144,13 +144,13 @@ class Webhooks:
             ) as response:
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError):
-            pass  # the log says so
+            pass  # logged below, without a status
         seconds = self._clock() - began
         self.log.append(Delivery(kind, str(url), body, attempt, status, seconds))
         return self.log[-1].delivered
 
     async def drain(self, timeout: float) -> None:
-        """Wait until nothing is to be sent; TimeoutError when it takes longer."""
+        """Wait until all webhooks are sent; TimeoutError after *timeout* seconds."""
         async with asyncio.timeout(timeout):
             while self._tasks or any(hook.held for hook in self._hooks):
                 for hook in self._hooks:
@@ -159,7 +159,7 @@ class Webhooks:
                     await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Give up what is still to be sent."""
+        """Drop the webhooks that are not sent yet."""
         for hook in self._hooks:
             hook.held.clear()
             hook.turn = asyncio.Semaphore(hook.copies)  # the old one belongs to this loop

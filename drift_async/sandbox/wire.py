@@ -1,4 +1,4 @@
-"""Between HTTP and the dispatcher: targets, bodies, responses."""
+"""Conversions between HTTP and the dispatcher: targets, bodies, responses."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
-from .call import MAX_BODY, Reply
+from .call import MAX_BODY
+from .types import Reply
 
 
 def latin(text: str) -> str:
-    """A character for each byte, from what the parser took for UTF-8."""
+    """Return one character for each byte of text that the parser decoded as UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def split(target: str, host: str) -> tuple[list[str], dict[str, list[str]], bool]:
-    """Decoded path segments, query, and whether the path is SCIM's.
+    """Return the decoded path segments, the query, and whether the path is SCIM's.
 
-    SegmentStream has the path /track in common with Drift: its host stands for a prefix.
+    SegmentStream and Drift both have a path /track: the host of SegmentStream stands for a prefix.
     """
     path, _, text = target.partition("?")
-    if not path.startswith("/"):  # a proxy's client sends the whole URL
+    if not path.startswith("/"):  # a client behind a proxy sends the whole URL
         path = "/" + path.partition("://")[2].partition("/")[2]
     segments = path.removesuffix("/").split("/")[1:]
     if "%" in path:
@@ -36,7 +37,7 @@ def split(target: str, host: str) -> tuple[list[str], dict[str, list[str]], bool
 
 
 async def read(request: web.BaseRequest, body: bytearray) -> None:
-    """Read the body; of one over `MAX_BODY` only the beginning, which is over it too."""
+    """Read the body; stop when it is over `MAX_BODY`."""
     if not request.body_exists:
         return
     while len(body) <= MAX_BODY and (chunk := await request.content.readany()):
@@ -44,7 +45,7 @@ async def read(request: web.BaseRequest, body: bytearray) -> None:
 
 
 def respond(reply: Reply, request_id: str | None = None) -> web.Response:
-    """The reply as the server sends it; a scripted X-Request-Id goes before `request_id`."""
+    """Return the response to send; a scripted X-Request-Id goes before `request_id`."""
     headers = CIMultiDict(reply.headers)
     if request_id:
         headers.setdefault("X-Request-Id", request_id)

@@ -319,7 +319,7 @@ if TYPE_CHECKING:
     from ..webhooks.payloads import ParticipantsAdded as ParticipantsAdded
     from ..webhooks.payloads import ParticipantsRemoved as ParticipantsRemoved
     from ..webhooks.payloads import StatusChange as StatusChange
-    from ..webhooks.relay import RelayKey as RelayKey
+    from ..webhooks.signing import RelayKey as RelayKey
     from .auth import OAuth as OAuth
     from .bulk import Bulk as Bulk
     from .client import Drift as Drift
@@ -342,7 +342,7 @@ TWINS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__all__":  # here, since type checkers would take a list of it at its word
+    if name == "__all__":  # not a constant: type checkers would believe a computed list
         return __dir__()
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import socket
 import sys
@@ -18,12 +19,12 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-import anyio
-
 from ..core.process import after_fork
 from ..errors import ClosedError, DriftError, ForkError, WrongLoopError
 
 T = TypeVar("T")
+
+log = logging.getLogger("drift_async")
 
 EXIT_TIMEOUT = 5.0
 """Seconds that closing may take at interpreter exit."""
@@ -276,7 +277,14 @@ class LoopThread:
         self, loop_factory: Callable[[], asyncio.AbstractEventLoop], ready: threading.Event
     ) -> None:
         try:
-            anyio.run(self._main, ready, backend_options={"loop_factory": loop_factory})
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                loop = runner.get_loop()
+                main = loop.create_task(self._main(ready))
+                while not main.done():
+                    try:
+                        loop.run_until_complete(main)
+                    except SystemExit:  # of a background task: all other calls go on
+                        log.exception("sys.exit was called on the client's loop thread")
         except BaseException as error:  # for one, the process may have too many open files
             if ready.is_set():
                 raise

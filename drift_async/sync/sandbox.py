@@ -11,9 +11,8 @@ from typing import Any, Self
 
 from ..core.discreet import discreet
 from ..sandbox import server as _async
-from ..sandbox.events import Event, EventCounts
+from ..sandbox.logs import Event, EventCounts, Seen
 from ..sandbox.routes import Operation
-from ..sandbox.service import Seen
 from ..sandbox.webhooks import Delivery
 from .portal import Portal
 
@@ -25,13 +24,13 @@ class Sandbox:
     >>> with Sandbox(contacts=3) as box:
     ...     box.env  # DRIFT_TOKEN, DRIFT_BASE_URL and those of the event clients
 
-    The counts say how many rows of each kind are there from the start; rows are made when asked
-    for, so a million costs nothing. `users` includes the org's bot. With `messages`, conversation
+    The counts are the numbers of seeded rows of each kind; rows are made when they are read, so a
+    million costs nothing. `users` includes the org's bot. With `messages`, conversation
     number 1 has at least 130.
 
     `rate` (calls a second) limits each token; without `rate` only the report calls are limited.
-    `event_rate` limits each event API. Of both limits, `burst` calls may come at once: None stands
-    for a tenth of a second's worth of the limit, and at least 1. With `window` the sandbox counts
+    `event_rate` limits each event API. Both let `burst` calls come at once: None stands for a tenth
+    of a second's worth of the limit, and at least 1. With `window` the sandbox counts
     in windows of so many seconds instead, and `burst` must be None: in each window the limit times
     `window` calls pass (rounded, at least 1), and the windows follow each other from the first call
     of the token or event API. Without `retry_after` no refusal has a Retry-After header.
@@ -39,11 +38,11 @@ class Sandbox:
     `now` is the wall clock, `clock` the monotonic one, both in seconds. `strict` refuses the
     listing of contacts without a query, and SegmentStream events without `hitId` or `sentAt`;
     `denied_status` 403 replaces the 401 for a bad token; `links_host` names another host in the
-    links of the conversation listing; `erase_delay` (seconds) puts GDPR erasures off.
+    links of the conversation listing; `erase_delay` (seconds) delays GDPR erasures.
     `client_id` and `client_secret` are the app's; its users are sent back from `/authorize` with a
-    code, or, without `approve`, with a refusal. What it gets has the `app_scopes` (None: all), and
-    ends after `lifetime` seconds; `rotate` ends a refresh token with its use. A webhook that
-    gets no 2xx within `webhook_timeout` seconds is tried again after each of `webhook_retries`
+    code, or, without `approve`, with a refusal. Its tokens have the `app_scopes` (None: all), and
+    end after `lifetime` seconds; `rotate` ends a refresh token with its use. A webhook that gets
+    no 2xx within `webhook_timeout` seconds is tried again after each of `webhook_retries`
     (seconds). `seen` keeps the last `keep` requests, `events` the last `keep_events` events (0:
     only their counts).
     """
@@ -137,11 +136,11 @@ class Sandbox:
         return self
 
     def open(self) -> None:
-        """Start to listen; OSError when the port is taken."""
+        """Start to listen. Raises OSError if the port is taken."""
         self._portal.open(self._core)
 
     def close(self) -> None:
-        """Stop to listen, drop all connections and webhooks; a second time does nothing."""
+        """Stop listening, drop all connections and webhooks. Closing twice does nothing."""
         self._portal.close(self._core, self._core.close())
 
     def __enter__(self) -> Self:
@@ -158,7 +157,7 @@ class Sandbox:
 
     @property
     def token(self) -> str:
-        """The token that was given, with all scopes."""
+        """The access token from the settings; it has all scopes."""
         return self._portal.snapshot(lambda: self._core.token)
 
     @property
@@ -168,7 +167,7 @@ class Sandbox:
 
     @property
     def segmentstream_token(self) -> str:
-        """The token that was given for SegmentStream."""
+        """The token for SegmentStream from the settings."""
         return self._portal.snapshot(lambda: self._core.segmentstream_token)
 
     @property
@@ -188,38 +187,38 @@ class Sandbox:
 
     @property
     def org_id(self) -> int:
-        """The organisation whose data this is."""
+        """The id of the organisation that owns the data."""
         return self._portal.snapshot(lambda: self._core.org_id)
 
     @property
     def count(self) -> int:
-        """How many requests have come, also those that `seen` no longer holds."""
+        """The number of requests so far, also those that `seen` no longer holds."""
         return self._portal.snapshot(lambda: self._core.count)
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment variables that point the clients here."""
+        """The environment variables that point the clients to this sandbox."""
         return self._portal.snapshot(lambda: self._core.env)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """All rows the sandbox answers."""
+        """All operations that the sandbox answers."""
         return self._portal.snapshot(lambda: self._core.operations)
 
     @property
     def seen(self) -> list[Seen]:
-        """The requests in order of arrival; `count` says how many came in all."""
+        """The last requests in order of arrival; `count` is the number of all."""
         return self._portal.snapshot(lambda: self._core.seen)
 
     def events(self, api: str | None = None, user: str | None = None) -> list[Event]:
-        """The accepted events in order of arrival: of one API ("drift", "segmentstream") or user.
+        """Return the accepted events in order of arrival, of an *api* and a *user* (None: of all).
 
-        ValueError when there is no such API.
+        The APIs are "drift" and "segmentstream"; any other raises ValueError.
         """
         return self._portal.snapshot(lambda: self._core.events(api, user))
 
     def event_counts(self, api: str) -> EventCounts:
-        """How many events an API has accepted, also those that `events` no longer holds."""
+        """Return how many events an API has accepted, also those that `events` no longer holds."""
         return self._portal.snapshot(lambda: self._core.event_counts(api))
 
     def forget(self) -> None:
@@ -237,18 +236,18 @@ class Sandbox:
         self._portal.snapshot(lambda: self._core.add_segmentstream_token(token))
 
     def agree(self, url: str) -> str:
-        """Where the consent page at `url` sends the browser: what a user does, without a browser.
+        """Return the URL to which the consent page at `url` sends the browser of a user who agrees.
 
-        ValueError when the page would not send it anywhere.
+        Raises ValueError if the page would not send the browser anywhere.
         """
         return self._portal.snapshot(lambda: self._core.agree(url))
 
     def revoke(self, token: str) -> None:
-        """Stop to accept a token, a refresh token or one of SegmentStream."""
+        """Stop accepting an access token, a refresh token or a token of SegmentStream."""
         self._portal.snapshot(lambda: self._core.revoke(token))
 
     def expire(self, token: str) -> None:
-        """End the lifetime of an access token now; ValueError when there is none like it."""
+        """End the lifetime of an access token now. Raises ValueError if there is no such token."""
         self._portal.snapshot(lambda: self._core.expire(token))
 
     def fail(
@@ -275,11 +274,11 @@ class Sandbox:
         `status`, `headers` and `body` (bytes, text or JSON) replace those of the reply; `alter`
         changes its JSON value. `delay` waits before the head, `pause` between head and body,
         `drip` before each byte of the body. `cut` closes the connection "before" or "after" the
-        request is carried out; `reset` does it with RST. `short` holds back the last bytes, then
+        request is carried out; `reset` closes it with RST. `short` holds back the last bytes, then
         closes; `raw` goes out instead of any HTTP. A request is carried out unless `status`,
         `raw` or `cut="before"` is given; `apply` overrules that. The fault is used `times` times
-        (None: for ever) after `skip` requests passed; those of one operation follow each other.
-        ValueError for arguments that make no sense.
+        (None: for ever) after `skip` requests passed; faults of one operation follow each other.
+        Raises ValueError for arguments that make no sense.
         """
         self._portal.snapshot(
             lambda: self._core.fail(
@@ -316,22 +315,23 @@ class Sandbox:
         """Send webhooks of these types (None: all) to an address of this machine from now on.
 
         Each goes out `copies` times at once. With `reverse` above 1 that many are gathered and
-        sent last one first. ValueError for a URL that is not on loopback and for unknown types.
+        sent last one first. Raises ValueError for a URL that is not on loopback and for unknown
+        types.
         """
         self._portal.run(self._core.add_webhook(url, events, copies=copies, reverse=reverse))
 
     def send_webhook(self, type: str, data: Any = None, /, **changes: Any) -> None:
-        """Queue a webhook of this type, though nothing has happened here.
+        """Queue a webhook of this type, without a call that would cause it.
 
-        It holds `data` (None: an example of the type), with `changes` of its keys. ValueError when
-        there is no such type and no data.
+        Its payload is `data` (None: an example of the type), with `changes` of its keys. Raises
+        ValueError if there is neither such a type nor data.
         """
         self._portal.run(self._core.send_webhook(type, data, **changes))
 
     def drain_webhooks(self, timeout: float = 10.0) -> list[Delivery]:
-        """Wait until no webhook is to be sent any more, and return `deliveries`.
+        """Wait until all webhooks are sent, and return `deliveries`.
 
-        TimeoutError when it takes longer than `timeout` seconds.
+        Raises TimeoutError after `timeout` seconds.
         """
         return self._portal.run(self._core.drain_webhooks(timeout))
 

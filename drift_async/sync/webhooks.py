@@ -1,7 +1,7 @@
-"""`Webhooks`: the blocking counterpart of ``drift_async.webhooks.dispatch``, written by hand.
+"""`Webhooks`: the blocking counterpart of ``drift_async.webhooks.webhooks``, written by hand.
 
-Its handlers are the user's own functions, which run in the caller's thread and never on a loop.
-The receivers are servers' own coroutines, and have no counterpart.
+Its handlers are plain functions of the user, which run in the caller's thread, never on a loop. The
+receivers are coroutines for asynchronous servers, and have no counterpart.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import TypeVar
 
 from ..errors import InputError
 from ..webhooks.events import WebhookEvent
-from ..webhooks.handlers import Handler, Registry, Round, check_kind, is_async
+from ..webhooks.webhooks import DispatchRun, Handler, HandlerRegistry, check_kind, is_async
 
 E = TypeVar("E", bound=WebhookEvent)
 
 
-class Webhooks(Registry):
-    """Receives what Drift tells of, for views of Flask, Django and other WSGI applications.
+class Webhooks(HandlerRegistry):
+    """Receives events in views of Flask, Django and other WSGI applications.
 
     The settings are those of `drift_async.Webhooks`; ``body_timeout``, ``max_running`` and
-    ``max_waiting`` are of its receivers only. Here the view reads the body, and answers.
+    ``max_waiting`` have no effect here, where the view reads the body and answers.
 
     >>> event = webhooks.parse(request.get_data(), request.headers)
     >>> webhooks.dispatch(event)
     """
 
     def on(self, kind: type[E]) -> Callable[[Callable[[E], None]], Callable[[E], None]]:
-        """Have the decorated function called with each event of this class.
+        """Register the decorated function as a handler of all events of this class.
 
-        It is called in the thread that dispatches, and must not be async. `WebhookEvent` stands
-        for all events.
+        The function runs in the thread that calls `dispatch`, and must not be async.
+        `WebhookEvent` stands for all events.
         """
         check_kind(kind)
 
@@ -44,23 +44,27 @@ class Webhooks(Registry):
         return register
 
     def dispatch(self, event: WebhookEvent) -> bool:
-        """Run the handlers of an event, one after the other; tell whether all are done with it.
+        """Run the handlers of an event in turn; return whether all have processed it.
 
-        A handler that has had it, from an earlier delivery, is left out. While an earlier delivery
-        is still being handled, which may yet fail, none is run, and the answer is False. Answer the
-        sender with an error then, so that it is sent again.
+        Handlers that processed the event in an earlier delivery are skipped. While an earlier
+        delivery is still being handled, and may yet fail, no handler runs and the result is False.
+        On False, answer the sender with an error, so that the event is sent again.
+        For a bare `WebhookEvent`, which handlers of its type do not see, the result is False too.
         """
-        with Round(self, event) as handlers:
-            for handler in handlers:
+        with DispatchRun(self, event) as run:
+            for handler in run:
                 try:
                     _run(handler, event)
                 except Exception as error:  # the user's: other handlers go on all the same
-                    handlers.fail(error)
-        return handlers.good
+                    run.record_failure(error)
+        return run.succeeded
 
 
 def _run(handler: Handler, event: WebhookEvent) -> None:
-    result = handler(event)
+    try:
+        result = handler(event)
+    except SystemExit as error:  # it would end the server's worker
+        raise RuntimeError("the handler called sys.exit") from error
     if result is not None and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()  # or Python warns that it was never awaited

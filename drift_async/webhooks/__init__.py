@@ -1,1 +1,1 @@
-"""Webhooks: what Drift tells you, verified and typed."""
+"""Webhooks: verified, typed events from Drift, and the handlers that process them."""

@@ -1,4 +1,4 @@
-"""The events that webhooks tell of: one class for each documented type.
+"""Webhook events: one class for each documented type.
 
 https://devdocs.drift.com/docs/webhook-events-1
 """
@@ -14,28 +14,17 @@ from typing import Any, ClassVar, Final, cast
 
 import attrs
 
-from ..core.codec import Frozen, MisfitError, Model, Word, model, structure, to_json
+from ..core.codec import Frozen, MisfitError, Model, Word, choose_class, model, structure, to_json
 from ..resources.contacts import Contact
 from ..resources.conversations import Conversation
 from ..resources.messages import Message
-from .payloads import (
-    AvailabilityChange,
-    ButtonPress,
-    CapturedPhone,
-    ContactChanges,
-    ConversationInactivity,
-    GoalMet,
-    MeetingBooking,
-    ParticipantsAdded,
-    ParticipantsRemoved,
-    StatusChange,
-)
+from . import payloads
 
 log = logging.getLogger("drift_async.webhooks")
 
 
 class EventType(Word):
-    """What a webhook tells of."""
+    """The type of a webhook event."""
 
     CONTACT_IDENTIFIED = "contact_identified"
     CONTACT_UPDATED = "contact_updated"
@@ -63,27 +52,31 @@ class EventType(Word):
 
 @model
 class WebhookEvent(Model):
-    """Base of all events; a handler of it gets every event."""
+    """Base of all events; a handler of it gets every event.
+
+    ``from_json(WebhookEvent, data)`` returns the class of the event's type, as `Webhooks.parse`
+    does.
+    """
 
     type: EventType | None = None
     org_id: int | None = None
 
-    _when: ClassVar[str] = ""  # the field of the payload that is the time of the event itself
+    _when: ClassVar[str] = ""  # the field of `data` that holds the time of the event itself
 
     @property
     def occurred_at(self) -> datetime | None:
-        """When it happened; None where the payload does not tell."""
+        """When the event happened; None if its payload holds no time."""
         when: datetime | None = getattr(getattr(self, "data", None), self._when, None)
         return when
 
     @property
     def key(self) -> str:
-        """A hash of all that the event says, the same when it is delivered again.
+        """A hash of the whole event, the same each time the event is delivered.
 
-        It can be the key in a store of your own that several processes share.
+        Use it as the key in a store of your own that several processes share.
         """
-        said = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
-        return sha256(said.encode()).hexdigest()
+        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        return sha256(text.encode()).hexdigest()
 
 
 @model
@@ -109,7 +102,7 @@ class ContactUpdatedEvent(WebhookEvent):
     """Attributes of a contact changed."""
 
     type: EventType = EventType.CONTACT_UPDATED
-    data: ContactChanges
+    data: payloads.ContactChanges
     _when = "timestamp"
 
 
@@ -145,7 +138,7 @@ class ConversationParticipantAddedEvent(WebhookEvent):
     """Users joined a conversation."""
 
     type: EventType = EventType.CONVERSATION_PARTICIPANT_ADDED
-    data: ParticipantsAdded
+    data: payloads.ParticipantsAdded
     _when = "changed_at"
 
 
@@ -154,16 +147,16 @@ class ConversationParticipantRemovedEvent(WebhookEvent):
     """Users left a conversation."""
 
     type: EventType = EventType.CONVERSATION_PARTICIPANT_REMOVED
-    data: ParticipantsRemoved
+    data: payloads.ParticipantsRemoved
     _when = "changed_at"
 
 
 @model
 class ConversationInactiveEvent(WebhookEvent):
-    """Nobody wrote in a conversation for the time that is set in the app."""
+    """Nobody wrote in a conversation for the time set in the app."""
 
     type: EventType = EventType.CONVERSATION_INACTIVE
-    data: ConversationInactivity
+    data: payloads.ConversationInactivity
 
 
 @model
@@ -187,7 +180,7 @@ class ConversationStatusUpdatedEvent(WebhookEvent):
     """The status of a conversation changed. Drift has deprecated it."""
 
     type: EventType = EventType.CONVERSATION_STATUS_UPDATED
-    data: StatusChange
+    data: payloads.StatusChange
     _when = "changed_at"
 
 
@@ -204,7 +197,7 @@ class ButtonActionEvent(WebhookEvent):
     """Somebody pressed a button of type ``action``; sent to older bots."""
 
     type: EventType = EventType.BUTTON_ACTION
-    data: ButtonPress
+    data: payloads.ButtonPress
 
 
 @model
@@ -212,7 +205,7 @@ class PhoneCapturedEvent(WebhookEvent):
     """Somebody wrote a phone number in a conversation."""
 
     type: EventType = EventType.PHONE_CAPTURED
-    data: CapturedPhone
+    data: payloads.CapturedPhone
 
 
 @model
@@ -220,7 +213,7 @@ class NewMeetingEvent(WebhookEvent):
     """A meeting was booked."""
 
     type: EventType = EventType.NEW_MEETING
-    data: MeetingBooking
+    data: payloads.MeetingBooking
 
 
 @model
@@ -228,7 +221,7 @@ class MeetingUpdatedEvent(WebhookEvent):
     """A meeting was moved or canceled."""
 
     type: EventType = EventType.MEETING_UPDATED
-    data: MeetingBooking
+    data: payloads.MeetingBooking
 
 
 @model
@@ -236,7 +229,7 @@ class PlaybookGoalMetEvent(WebhookEvent):
     """A contact met a goal of a playbook."""
 
     type: EventType = EventType.PLAYBOOK_GOAL_MET
-    data: GoalMet
+    data: payloads.GoalMet
 
 
 @model
@@ -244,7 +237,7 @@ class UserAvailabilityUpdatedEvent(WebhookEvent):
     """A user became available or unavailable."""
 
     type: EventType = EventType.USER_AVAILABILITY_UPDATED
-    data: AvailabilityChange
+    data: payloads.AvailabilityChange
     _when = "updated_at"
 
 
@@ -266,7 +259,7 @@ class ChatToCallEvent(WebhookEvent):
 
 @model
 class GdprDeleteRequestedEvent(WebhookEvent):
-    """Somebody's data is to be erased. The payload is not documented."""
+    """The data of a contact is to be erased. The payload is not documented."""
 
     type: EventType = EventType.GDPR_DELETE_REQUESTED
     data: Frozen | None = None
@@ -280,55 +273,42 @@ class AppDisconnectedEvent(WebhookEvent):
     data: Frozen | None = None
 
 
-_KINDS = (
-    ContactIdentifiedEvent,
-    ContactUpdatedEvent,
-    NewMessageEvent,
-    NewCommandMessageEvent,
-    NewConversationEvent,
-    ConversationParticipantAddedEvent,
-    ConversationParticipantRemovedEvent,
-    ConversationInactiveEvent,
-    ConversationManualPushEvent,
-    ConversationPushEvent,
-    ConversationStatusUpdatedEvent,
-    ButtonClickedEvent,
-    ButtonActionEvent,
-    PhoneCapturedEvent,
-    NewMeetingEvent,
-    MeetingUpdatedEvent,
-    PlaybookGoalMetEvent,
-    UserAvailabilityUpdatedEvent,
-    UserUnsubscribedEvent,
-    ChatToCallEvent,
-    GdprDeleteRequestedEvent,
-    AppDisconnectedEvent,
-)
 EVENTS: Final[Mapping[str, type[WebhookEvent]]] = {
-    attrs.fields(cast(Any, kind)).type.default: kind for kind in _KINDS
+    attrs.fields(cast(Any, kind)).type.default: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, WebhookEvent) and hasattr(kind, "data")
 }
 """The class of each documented type."""
 
 
+def _class_of(payload: dict[str, Any]) -> type[WebhookEvent]:
+    """Return the class of the payload's type, or `UnknownEvent` if there is none that fits."""
+    name = payload.get("type")
+    kind = EVENTS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        return UnknownEvent
+    try:
+        structure(payload, kind)
+    except MisfitError as misfit:
+        log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
+        return UnknownEvent
+    return kind
+
+
+choose_class(WebhookEvent, _class_of)
+
+
 def read_event(payload: dict[str, Any]) -> WebhookEvent:
-    """Return the event in a verified payload, from which the token was taken out."""
-    word, org_id = payload.get("type"), payload.get("orgId")
-    kind = EVENTS.get(word) if isinstance(word, str) else None
-    if kind is not None:
-        try:
-            event: WebhookEvent = structure(payload, kind)
-        except MisfitError as misfit:
-            log.warning("%s does not fit: %s at %s", kind.__name__, misfit.detail, misfit.path)
-        else:
-            return event
-    # What does not fit stays in ``extra``, so that the payload can be written back as it came.
+    """Return the event in a verified payload whose token has been removed."""
+    kind = _class_of(payload)
+    if kind is not UnknownEvent:
+        event: WebhookEvent = structure(payload, kind)
+        return event
+    # All other fields stay in ``extra``, so that `to_json` writes the payload as it came.
     rest = dict(payload)
-    if isinstance(word, str):
-        del rest["type"]
-    if type(org_id) is int:
-        del rest["orgId"]
-    return UnknownEvent(
-        type=EventType(word) if isinstance(word, str) else None,
-        org_id=org_id if type(org_id) is int else None,
-        extra=rest,
-    )
+    known: dict[str, Any] = {}
+    if isinstance(payload.get("type"), str):
+        known["type"] = EventType(rest.pop("type"))
+    if type(payload.get("orgId")) is int:
+        known["org_id"] = rest.pop("orgId")
+    return UnknownEvent(**known, extra=rest)

@@ -1,4 +1,4 @@
-"""What webhooks carry, where it is not a contact, a conversation or a message."""
+"""Payloads of webhook events, except contacts, conversations and messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AttributeChange(Model):
 
 @model
 class ContactChanges(Model):
-    """What changed in a contact: https://devdocs.drift.com/docs/contact-update-subscriptions
+    """Changes of a contact: https://devdocs.drift.com/docs/contact-update-subscriptions
 
     ``end_user_id`` is the contact.
     """
@@ -53,7 +53,7 @@ class ParticipantsRemoved(Model):
 
 @model
 class ConversationInactivity(Model):
-    """A conversation in which nobody wrote for a while; ``last_updated`` is when that began."""
+    """A conversation in which nobody has written since ``last_updated``."""
 
     conversation_id: int
     last_updated: datetime | None = None
@@ -80,7 +80,7 @@ class CapturedPhone(Model):
 
 
 class MeetingChange(Word):
-    """What became of a meeting."""
+    """How a meeting was changed."""
 
     CANCELED = "canceled"
     RESCHEDULED = "rescheduled"
@@ -90,7 +90,7 @@ class MeetingChange(Word):
 class MeetingBooking(Model):
     """A meeting booked in a conversation.
 
-    ``agent_id`` is the user; ``event_type`` says what became of the meeting, when it is updated.
+    ``agent_id`` is the user; ``event_type`` is set when the meeting was changed.
     """
 
     conversation_id: int | None = None

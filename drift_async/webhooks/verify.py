@@ -1,8 +1,7 @@
-"""Is it from Drift? Drift signs nothing: it sends a static token, in a header and in the body."""
+"""Verification of deliveries. Drift signs nothing: it sends a static token in header and body."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -20,26 +19,29 @@ Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 
 class Verifier:
-    """Makes events of bodies that came with one of the tokens, and of no others.
+    """Reads the event of a body that carries one of the tokens, and refuses all other bodies.
 
     *tolerance* is how many seconds the time in an event may be away from *clock*, epoch seconds.
     """
 
     def __init__(
         self,
-        tokens: str | Secret | Collection[str | Secret],
+        tokens: tuple[Secret, ...],
         *,
-        tolerance: float | None = None,
-        max_body: int = MIB,
-        clock: Callable[[], float] = time.time,
+        tolerance: float | None,
+        max_body: int,
+        clock: Callable[[], float],
     ) -> None:
-        self._tokens = _secrets(tokens)
+        self._tokens = tokens
         self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
         self.max_body = whole("max_body", max_body, 1)
         self._clock = clock
 
-    def judge(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
-        """Return the event, or why there is none."""
+    def verify(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
+        """Return the event, or the error that refuses it, for the caller to raise.
+
+        Raises `InputError` if *body* or *headers* have the wrong type.
+        """
         if not isinstance(body, bytes | bytearray | memoryview):
             raise InputError("body", "must be the bytes that came")
         sent = header_values(headers, TOKEN_HEADER)
@@ -68,7 +70,7 @@ class Verifier:
     def _accepts(self, token: object) -> bool:
         given = Secret(token if isinstance(token, str) else "")
         accepted = False
-        for secret in self._tokens:  # all of them: the time taken must not tell which it was
+        for secret in self._tokens:  # all of them: the time must not reveal which one matched
             accepted |= secret == given
         return accepted
 
@@ -79,29 +81,32 @@ class Verifier:
         return abs(when.timestamp() - self._clock()) > self._tolerance
 
 
-def _secrets(tokens: str | Secret | Collection[str | Secret]) -> tuple[Secret, ...]:
-    """Return the tokens as secrets; the type of what was given is not taken on trust."""
+def as_secrets(tokens: str | Secret | Collection[str | Secret]) -> tuple[Secret, ...] | InputError:
+    """Return the tokens as secrets, or the error to raise.
+
+    Raised here, the error would show the tokens in a traceback that includes local variables.
+    """
     given: object = (tokens,) if isinstance(tokens, str | Secret) else tokens
     if not isinstance(given, Collection) or isinstance(given, bytes | Mapping) or not given:
-        raise InputError("verification_token", "must be a text, or several")
-    return tuple(token_secret("verification_token", token) for token in given)
+        return InputError("verification_token", "must be a text, or several")
+    try:
+        return tuple(token_secret("verification_token", token) for token in given)
+    except InputError as error:
+        return error.with_traceback(None)
 
 
 def header_values(headers: Headers, name: str) -> list[str]:
     """Return all values of the header *name*, which is in lower case.
 
-    A value that is no text is returned as an empty one: it is there, and nothing it could match.
+    A value that is not text is returned as "": the header is there, and matches nothing.
     """
     items = getattr(headers, "items", None)
-    found = []
     try:
         pairs: Iterable[Any] = items() if callable(items) else headers
-        for key, value in pairs:
-            if _text(key).lower() == name:
-                found.append(_text(value))
+        return [_text(value) for key, value in pairs if _text(key).lower() == name]
     except (TypeError, ValueError):
-        raise InputError("headers", "must be a mapping, or pairs of name and value") from None
-    return found
+        pass  # raised below: as its context, this error would keep the headers
+    raise InputError("headers", "must be a mapping, or pairs of name and value")
 
 
 def _text(value: object) -> str:

@@ -76,11 +76,12 @@ async def test_the_size_is_that_of_the_body(make: Any, box: Sandbox) -> None:
     assert [info.size for info in heard.all] == [len(sent.body)]
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("a fault of the hook"), SystemExit(3)], ids=repr)
 async def test_a_hook_that_fails_is_logged_and_the_call_goes_on(
-    make: Any, box: Sandbox, caplog: pytest.LogCaptureFixture
+    make: Any, box: Sandbox, caplog: pytest.LogCaptureFixture, fault: BaseException
 ) -> None:
     def fail(info: Any) -> None:
-        raise RuntimeError("a fault of the hook")
+        raise fault
 
     async with make(box.token, base_url=box.url, on_request=fail, on_response=fail) as drift:
         assert (await drift.contacts.get(SOMEBODY)).id == SOMEBODY

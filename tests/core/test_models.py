@@ -313,7 +313,8 @@ def test_a_model_pickles_and_copies(kind: type[Model]) -> None:
     result = from_json(kind, value)
     copies = [pickle.loads(pickle.dumps(result, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
     for again in (*copies, copy.copy(result), copy.deepcopy(result)):
-        assert type(again) is kind
+        assert type(again) is type(result)
+        assert isinstance(again, kind)
         assert again == result
         assert to_json(again) == value
 

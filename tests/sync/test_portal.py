@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +161,37 @@ def test_a_call_that_arrives_while_the_loop_ends_is_refused(
         free.set()
         stopping.result()
     assert caught.value.applied is False
+
+
+def test_a_background_task_that_calls_exit_is_logged_and_calls_go_on(
+    thread: LoopThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    left: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        sys.exit(3)
+
+    async def begin() -> None:
+        left.append(asyncio.create_task(leave()))
+        await asyncio.sleep(0)
+
+    for _ in range(2):
+        thread.run(begin(), SOON)
+        assert thread.run(same(1), SOON) == 1
+    assert [repr(task.exception()) for task in left] == ["SystemExit(3)"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "sys.exit was called on the client's loop thread"
+    ] * 2
+    assert thread.run(tasks(), SOON) == 2  # the thread's own, and this
+
+
+def test_a_call_that_calls_exit_ends_with_it_and_others_go_on(thread: LoopThread) -> None:
+    async def leave() -> None:
+        sys.exit(3)
+
+    with pytest.raises(SystemExit):
+        thread.run(leave(), SOON)
+    assert thread.run(same(1), SOON) == 1
 
 
 class Held:

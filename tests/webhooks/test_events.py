@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drift_async import EventType, UnknownEvent, WebhookEvent, to_json
+from drift_async import EventType, InputError, UnknownEvent, WebhookEvent, from_json, to_json
 from drift_async.core.codec import Frozen
 from drift_async.webhooks.events import EVENTS, read_event
 from tests.support.deliveries import PAYLOADS, envelope
@@ -186,3 +186,31 @@ def test_an_event_can_be_made_for_a_test_of_a_handler() -> None:
     event = EVENTS["app_disconnected"]()
     assert event.type is EventType.APP_DISCONNECTED
     assert isinstance(event, WebhookEvent)
+
+
+@pytest.mark.parametrize("kind", DOCUMENTED)
+def test_an_event_from_json_is_of_the_class_of_its_type(kind: str) -> None:
+    event = read_event(envelope(kind))
+    again = from_json(WebhookEvent, to_json(event))
+    assert type(again) is EVENTS[kind]
+    assert again == event
+    assert from_json(tuple[WebhookEvent, ...], [to_json(event)] * 2) == (event, event)
+    assert from_json(EVENTS[kind], to_json(event)) == event
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"type": "new", "orgId": 7}, {"type": "new_message", "data": {"id": "x"}, "x": None}],
+    ids=repr,
+)
+def test_json_that_fits_no_class_is_an_unknown_event(value: Any) -> None:
+    event = from_json(WebhookEvent, value)
+    assert type(event) is UnknownEvent
+    assert to_json(event) == value
+    assert from_json(WebhookEvent, to_json(event)) == event
+
+
+@pytest.mark.parametrize("value", [None, 7, "new_message", [], [{}]])
+def test_an_event_is_read_of_a_map_only(value: Any) -> None:
+    with pytest.raises(InputError, match=r"\$: expected map"):
+        from_json(WebhookEvent, value)

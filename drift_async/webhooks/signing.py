@@ -1,4 +1,4 @@
-"""Signatures for deliveries that users pass on to services of their own: Standard Webhooks."""
+"""Standard Webhooks signatures, for deliveries that users pass on to their own services."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import re
 import time
 from collections.abc import Callable
 
-from ..core.discreet import discreet
 from ..core.inputs import number
 from ..core.secret import Secret
 from ..errors import InputError, VerificationError
 from .verify import Headers, header_values
 
-LEAST_KEY = 24
+MIN_KEY_BYTES = 24
 MAX_SIGNATURES = 16
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,256}")
 
 
-@discreet
 class RelayKey:
-    """Signs bodies and verifies them: https://github.com/standard-webhooks/standard-webhooks
+    """Signs and verifies bodies: https://github.com/standard-webhooks/standard-webhooks
 
-    *secrets* are base64 of at least 24 bytes, with or without ``whsec_``. Of several, each signs,
-    and any is accepted, so that they can be changed one by one. A signature is good for
+    *secrets* are base64 of at least 24 bytes, with or without ``whsec_``. With several, each signs
+    and any is accepted, so that they can be changed one by one. A signature is valid for
     *tolerance* seconds before and after *clock*, which gives epoch seconds.
 
     >>> headers = RelayKey(secret).sign(body, delivery_id=event.key)
@@ -39,9 +37,11 @@ class RelayKey:
         tolerance: float = 300.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not secrets:
-            raise InputError("secrets", "give at least one")
-        self._keys = tuple(Secret(_checked(secret)) for secret in secrets)
+        keys = _keys(secrets)
+        del secrets  # a traceback can show the locals of this frame
+        if isinstance(keys, InputError):
+            raise keys
+        self._keys = keys
         self._tolerance = number("tolerance", tolerance, above=0)
         self._clock = clock
 
@@ -49,7 +49,7 @@ class RelayKey:
         """Return the headers to send with *body*.
 
         *delivery_id* is 1 to 256 characters of visible ASCII without full stops, the same for
-        every repeat.
+        every repeat. Raises `InputError` if an argument is not as described.
         """
         if not isinstance(body, bytes):
             raise InputError("body", "must be bytes")
@@ -65,9 +65,9 @@ class RelayKey:
         }
 
     def verify(self, body: bytes, headers: Headers) -> None:
-        """Return if *body* was signed with one of the secrets, just now; else raise.
+        """Check that *body* was signed with one of the secrets, just now.
 
-        Raises `VerificationError`, whatever the headers hold.
+        Raises `VerificationError` if it was not, whatever the headers hold.
         """
         if not isinstance(body, bytes):
             raise InputError("body", "must be the bytes that came")
@@ -87,12 +87,12 @@ class RelayKey:
             raise VerificationError("the signature is wrong", reason="signature")
 
     def _is_signed(self, delivery_id: str, seconds: str, body: bytes, signatures: str) -> bool:
-        good = False
+        matches = False
         accepted = self._signatures(delivery_id, seconds, body)
         for given in signatures.split(" ")[:MAX_SIGNATURES]:
-            for ours in accepted:
-                good |= hmac.compare_digest(given.encode(errors="surrogatepass"), ours.encode())
-        return good
+            for ours in accepted:  # all of them: the time must not reveal which one matched
+                matches |= hmac.compare_digest(given.encode(errors="surrogatepass"), ours.encode())
+        return matches
 
     def _signatures(self, delivery_id: str, seconds: str, body: bytes) -> list[str]:
         signed = f"{delivery_id}.{seconds}.".encode() + body
@@ -102,16 +102,24 @@ class RelayKey:
         return [f"v1,{base64.b64encode(digest).decode()}" for digest in digests]
 
 
-def _checked(secret: str | Secret) -> str:
-    """Return the base64 of a secret, or raise `InputError`."""
-    text = secret.reveal() if isinstance(secret, Secret) else secret
-    if not isinstance(text, str):
-        raise InputError("secrets", "must be texts")
-    text = text.removeprefix("whsec_")
-    try:
-        key = base64.b64decode(text.encode("ascii", "replace"), validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) < LEAST_KEY:
-        raise InputError("secrets", f"must be base64 of at least {LEAST_KEY} bytes")
-    return text
+def _keys(secrets: tuple[str | Secret, ...]) -> tuple[Secret, ...] | InputError:
+    """Return the base64 of all secrets, or the error to raise.
+
+    Raised here, the error would show the secrets in a traceback that includes local variables.
+    """
+    if not secrets:
+        return InputError("secrets", "give at least one")
+    keys = []
+    for secret in secrets:
+        text = secret.reveal() if isinstance(secret, Secret) else secret
+        if not isinstance(text, str):
+            return InputError("secrets", "must be texts")
+        text = text.removeprefix("whsec_")
+        try:
+            key = base64.b64decode(text.encode("ascii", "replace"), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) < MIN_KEY_BYTES:
+            return InputError("secrets", f"must be base64 of at least {MIN_KEY_BYTES} bytes")
+        keys.append(Secret(text))
+    return tuple(keys)

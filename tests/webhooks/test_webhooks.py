@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import json
 import logging
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import drift_async.sync
 from drift_async import (
     ConversationPushEvent,
+    EventType,
     InputError,
     Message,
     NewCommandMessageEvent,
@@ -25,8 +27,10 @@ from drift_async import (
     UnknownEvent,
     WebhookEvent,
     Webhooks,
+    from_json,
+    to_json,
 )
-from drift_async.webhooks.handlers import Recent
+from drift_async.webhooks.webhooks import DedupCache
 from tests.support.deliveries import TOKEN, Clock, body
 
 pytestmark = pytest.mark.anyio
@@ -258,7 +262,7 @@ async def test_no_more_is_remembered_than_allowed(make_webhooks: Make, dispatch:
     for number in [*range(100), 99, 90, 89]:
         await dispatch(webhooks, message(number))
     assert seen == [*range(100), 89]
-    assert len(webhooks._recent._done) == 10
+    assert len(webhooks._dedup_cache._done) == 10
 
 
 async def test_what_is_remembered_are_events_whatever_the_number_of_handlers(
@@ -297,14 +301,60 @@ async def test_an_event_is_remembered_from_the_last_time_that_a_handler_had_it(
 
 def test_what_is_under_way_is_never_forgotten() -> None:
     clock = Clock()
-    recent = Recent(10, 1, clock)
-    assert recent.take("long") == 0
+    cache = DedupCache(10, 1, clock)
+    assert cache.begin("long") == 0
     for clock.now in (5.0, 50.0, 500.0):
-        assert recent.take(str(clock.now)) == 0
-        recent.settle(str(clock.now), 0, 1)
-        assert recent.take("long") is None
-    recent.settle("long", 0, 0)
-    assert recent.take("long") == 0
+        assert cache.begin(str(clock.now)) == 0
+        cache.end(str(clock.now), 0, 1)
+        assert cache.begin("long") is None
+    cache.end("long", 0, 0)
+    assert cache.begin("long") == 0
+
+
+async def test_an_event_that_was_stored_as_json_reaches_its_handlers(
+    make_webhooks: Make, dispatch: Dispatch
+) -> None:
+    webhooks = make_webhooks(TOKEN)
+    seen: list[Any] = []
+    webhooks.on(NewMessageEvent)(seen.append)
+    event = webhooks.parse(body(), {"X-Verification-Token": TOKEN})
+    stored = json.dumps(to_json(event))
+    assert await dispatch(webhooks, from_json(WebhookEvent, json.loads(stored)))
+    assert seen == [event]
+
+
+async def test_a_bare_event_is_not_handled_by_mistake(
+    make_webhooks: Make, dispatch: Dispatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhooks = make_webhooks(TOKEN)
+    seen: list[Any] = []
+    webhooks.on(NewMessageEvent)(seen.append)
+    webhooks.on(WebhookEvent)(seen.append)
+    bare = WebhookEvent(type=EventType.NEW_MESSAGE)
+    assert await dispatch(webhooks, bare) is False
+    assert seen == [bare]
+    assert [record.getMessage() for record in caplog.records] == [
+        "an event without the class of its type was dispatched: use from_json"
+    ]
+    assert await dispatch(make_webhooks(TOKEN), UnknownEvent()) is True
+
+
+async def test_a_handler_that_calls_exit_has_failed_and_no_more(
+    make_webhooks: Make, dispatch: Dispatch
+) -> None:
+    causes: list[Any] = []
+    seen: list[Any] = []
+
+    def report(error: Exception, event: WebhookEvent) -> None:
+        causes.append(error.__cause__)
+        sys.exit(4)
+
+    webhooks = make_webhooks(TOKEN, on_error=report)
+    webhooks.on(NewMessageEvent)(lambda event: sys.exit(3))
+    webhooks.on(WebhookEvent)(seen.append)
+    assert await dispatch(webhooks, message()) is False
+    assert len(seen) == 1
+    assert [repr(cause) for cause in causes] == ["SystemExit(3)"]
 
 
 @pytest.mark.parametrize(
@@ -433,19 +483,20 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed_and_no_more(
     assert len(seen) == 1
 
 
-async def test_a_plain_handler_that_calls_exit_has_failed_and_no_more() -> None:
-    told: list[Any] = []
-    webhooks = Webhooks(TOKEN, on_error=lambda error, event: told.append(error.__cause__))
+async def test_an_async_handler_that_calls_exit_has_failed_and_no_more() -> None:
+    causes: list[Any] = []
+    webhooks = Webhooks(TOKEN, on_error=lambda error, event: causes.append(error.__cause__))
     seen: list[Any] = []
 
     @webhooks.on(NewMessageEvent)
-    def leave(event: NewMessageEvent) -> None:
+    async def leave(event: NewMessageEvent) -> None:
+        await asyncio.sleep(0)
         sys.exit(3)
 
     webhooks.on(WebhookEvent)(seen.append)
     assert await webhooks.dispatch(message()) is False
     assert len(seen) == 1
-    assert [repr(error) for error in told] == ["SystemExit(3)"]
+    assert [repr(cause) for cause in causes] == ["SystemExit(3)"]
 
 
 # The blocking face
