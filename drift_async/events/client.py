@@ -20,11 +20,12 @@ from ..core.life import Client, CommonSettings
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
 from ..errors import ClosedError, InputError, WrongLoopError
+from .backlog import logger
 from .delivery import Backoff, Delivery, Route
 from .models import DeadEvent, EventStats, Loss
 from .ownership import SUFFIX
 from .put_many import put_many
-from .queue import EventQueue, WhenFull, logger
+from .queue import EventQueue, WhenFull
 from .sqlite import SqliteStorage
 from .storage import DeadLetter, DeadLimits, QueuedEvent
 
@@ -331,23 +332,10 @@ class EventClient(Client):
 
     def stats(self) -> EventStats:
         """Return the counts of now."""
-        queue, delivery = self._queue, self._delivery
-        paused = 0.0
-        if delivery is not None:
-            paused = max(delivery.paused_for(), self.rate.paused_for)
-        return EventStats(
-            accepted=queue.accepted,
-            delivered=queue.delivered,
-            pending=queue.pending,
-            dead=queue.dead,
-            dropped=Frozen(queue.dropped),
-            recovered=queue.recovered,
-            in_flight=queue.in_flight,
-            bytes=queue.bytes,
-            undeleted=queue.undeleted,
-            paused_for=paused,
-            stopped=None if delivery is None else delivery.stopped,
-        )
+        if (delivery := self._delivery) is None:
+            return self._queue.stats(0.0, None)
+        paused_for = max(delivery.paused_for(), self.rate.paused_for)
+        return self._queue.stats(paused_for, delivery.stopped)
 
     async def dead(self) -> list[DeadEvent]:
         """Return the events that were set aside, oldest first."""

@@ -16,8 +16,9 @@ from ..core.endpoint import Endpoint, Reply
 from ..core.hooks import Hooks, RetryInfo
 from ..core.rate_limit import Limiter
 from ..core.retry import REFUSED, TRANSIENT, Failure, Retry, parse_retry_after
+from .backlog import logger
 from .partition import NEVER, Partition
-from .queue import EventQueue, logger
+from .queue import EventQueue
 from .storage import QueuedEvent
 
 MAX_BATCH_BYTES = 1024 * 1024

@@ -21,7 +21,8 @@ import attrs
 
 from ..errors import ClosedError, DriftError, InputError, OutboxLockedError
 from . import ownership
-from .sqlite_file import DISK_ERRORS, SqliteFile
+from .sqlite_database import DISK_ERRORS
+from .sqlite_file import SqliteFile
 from .storage import (
     DeadLetter,
     DeadLetters,

@@ -16,20 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DriftError, InputError, OutboxLockedError
 from . import ownership
-from .sqlite_format import (
-    APPLICATION_ID,
+from .sqlite_database import (
     COLUMNS,
+    DAMAGED,
+    DISK_ERRORS,
     EVENT,
-    FORMER_ID,
     LISTED,
+    Database,
     checksum,
-    connect,
+    error_code,
     is_intact,
-    kind_number,
-    read_done,
-    salvage,
     write_schema,
 )
 from .storage import (
@@ -44,8 +41,6 @@ from .storage import (
 
 logger = logging.getLogger("drift_async.events")
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_UNREADABLE = (*_DAMAGED, sqlite3.SQLITE_ERROR)
 _SIZES = (512, 64)
 """Numbers of rows of one INSERT, beside those below 64: statements are compiled once a size."""
 
@@ -57,155 +52,21 @@ _LOG = 262_144
 
 _YEAR_10000 = 253_402_300_800.0
 
-DISK_ERRORS = (sqlite3.Error, OSError, DriftError)
 
-
-class _DamagedError(Exception):
-    """A file that cannot be read as a database."""
-
-
-class SqliteFile:
-    """An open outbox file that this client owns.
-
-    Raises `OutboxLockedError` when it has another owner, `InputError` when it cannot be used. A
-    damaged file is set aside, and replaced by one with all events that could be read.
-    """
+class SqliteFile(Database):
+    """Events and dead letters in an outbox file: see `Database` for opening it."""
 
     def __init__(self, path: Path, stem: str, clock: Callable[[], float]) -> None:
-        self.path = path
-        self._log = path.with_name(f"{path.name}-wal")
-        self._stem = stem
         self._clock = clock
-        self._undeleted: list[int] = []
         self._letters: list[DeadLetter] = []  # not yet moved to the table
-        self._damage: list[str] = []  # to be reported
-        self._damage_found: str | None = None  # why there is no connection, if there is none
-        self._descriptor = -1
-        self._last = 0
-        self._lock = ownership.Lock(path)
-        try:
-            self._connect()
-        except BaseException:
-            self._lock.release()
-            raise
+        super().__init__(path, stem)
         if self._has_tables and not self._is_current:
             self._upgrade()
-
-    # Opening
-
-    def _connect(self) -> None:
-        if ownership.finish_replacing(self.path):
-            self._damage.append(f"{self.path.name} was damaged, as was found before")
-        for end in ("", *ownership.SIDES):
-            ownership.check(self.path.with_name(self.path.name + end))
-        try:
-            self._open()
-        except _DamagedError as error:
-            self._set_aside(str(error))
-        ownership.remove_leftovers(self.path)
-
-    def _open(self) -> None:
-        """Open the database; nothing is written before it is known to be ours, nor needs to be."""
-        has_log, self._has_log_space = self._log.exists(), False
-        # Kept open as long as the database: closing it would end SQLite's locks on the file.
-        self._descriptor = ownership.open_safely(self.path)
-        try:
-            self._db = connect(self.path)
-        except BaseException as error:
-            self._close_descriptor()
-            raise _refusal(error, self.path) from None
-        try:
-            self._recognize(has_log)
-            ((mode,),) = self._db.execute("PRAGMA journal_mode").fetchall()
-            ((self._page_size,),) = self._db.execute("PRAGMA page_size").fetchall()
-        except BaseException as error:
-            self._disconnect()
-            raise _refusal(error, self.path) from None
-        self._is_wal = mode == "wal"
-        self._damage_found = None
-
-    def _recognize(self, has_log: bool) -> None:
-        """Look whether the file is an outbox of ours, in the present format; raise if it is not."""
-        db = self._db
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (owner,) = db.execute("PRAGMA user_version").fetchone()
-        self._has_tables = tables > 0
-        self._is_current = application == APPLICATION_ID and owner != 0
-        if not tables:
-            if has_log:
-                raise _DamagedError("it is empty, but for a log")
-            return
-        if application not in (APPLICATION_ID, FORMER_ID):
-            raise InputError("outbox", "is a database of something else")
-        if owner not in (0, kind_number(self._stem)):  # 0: not noted in early files
-            raise InputError("outbox", "is that of another kind of client")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise _DamagedError("the check failed")
-        for table, columns in COLUMNS.items():
-            db.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchall()
-            (last,) = db.execute(f"SELECT ifnull(max(seq), 0) FROM {table}").fetchone()
-            self._last = max(self._last, last)
-        if not self._is_current:
-            self._undeleted += read_done(db)
 
     def _upgrade(self) -> None:
         """Make a file of the former format one of the present format, now or with a commit."""
         with contextlib.suppress(*DISK_ERRORS):
             self._commit(work=bool)
-
-    def _set_aside(self, damage: str, *, is_open: bool = False) -> None:
-        """Replace the file by one with all that can be read of it, or of the open connection."""
-        new = ownership.replacement_of(self.path)
-        try:
-            ownership.remove(new)
-            kept = salvage(self._db if is_open else self.path, new, self._stem)
-        except DISK_ERRORS as error:
-            why = f"is damaged ({damage}), and what is left cannot be copied ({error})"
-            raise InputError("outbox", why) from None
-        if is_open:
-            self._disconnect()
-            self._damage_found = damage
-        aside = ownership.set_aside(self.path)
-        try:
-            self._open()
-        except _DamagedError as error:
-            raise InputError("outbox", f"cannot be opened ({error})") from None
-        where = "" if is_open else f", the file is {aside}"
-        detail = f"{self.path.name} was damaged ({damage}): {kept} events read{where}"
-        logger.error("outbox: %s", detail)
-        self._damage.append(detail)
-
-    def _disconnect(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
-        self._close_descriptor()
-
-    def _close_descriptor(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _replace(self, error: Exception) -> None:
-        """Go on with a new file, because this one turned out to be damaged. If not now, later."""
-        self._disconnect()
-        self._damage_found = str(error)
-        try:
-            self._restore()
-        except DISK_ERRORS as failure:
-            logger.error("outbox: %s cannot be used: %s", self.path.name, failure)
-
-    def _restore(self) -> None:
-        """Make the file anew if it is damaged, or was removed, with all that is left of it."""
-        if self._damage_found is not None:
-            self._set_aside(self._damage_found)
-        elif not ownership.is_at(self._descriptor, self.path):
-            ownership.make_folder(self.path)
-            if not ownership.is_at(self._lock.descriptor, self._lock.path):
-                former, self._lock = self._lock, ownership.Lock(self.path)
-                former.release(unlink=False)
-            self._set_aside("it was removed", is_open=True)
 
     # Writing
 
@@ -255,7 +116,7 @@ class SqliteFile:
 
     def _recover(self, error: Exception) -> None:
         """After a failed commit, make space in the log, or replace a damaged file."""
-        if _code(error) in _DAMAGED:
+        if error_code(error) in DAMAGED:
             self._replace(error)
             return
         self._make_log_space()
@@ -441,7 +302,7 @@ class SqliteFile:
         try:
             return self._read(after, count, size)
         except sqlite3.Error as error:
-            if _code(error) not in _DAMAGED:
+            if error_code(error) not in DAMAGED:
                 raise
             self._replace(error)
         return self._read(after, count, size)
@@ -461,11 +322,6 @@ class SqliteFile:
                 if size <= 0:
                     break
         return ReadResult(events, damaged)
-
-    def take_damage(self) -> list[str]:
-        """Return the damages that were found since the last call, in words."""
-        damage, self._damage = self._damage, []
-        return damage
 
     def close(self, *, keep_empty: bool) -> int:
         """Give the file free; return how many deletions could not be done.
@@ -513,18 +369,3 @@ def _extend(descriptor: int, size: int, needed: int, extra: int = 0) -> None:
         if not extra:
             raise
         _extend(descriptor, size, needed)
-
-
-def _code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _refusal(error: BaseException, path: Path) -> BaseException:
-    """Return what an error of opening means."""
-    if not isinstance(error, sqlite3.Error):
-        return error
-    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return OutboxLockedError(f"{path.name} has an owner")
-    if _code(error) in _UNREADABLE:
-        return _DamagedError(str(error))
-    return InputError("outbox", f"cannot be opened ({error})")

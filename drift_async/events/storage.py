@@ -155,6 +155,11 @@ class Source:
     undeleted: int = 0
     reading: asyncio.Future[ReadResult] | None = None
 
+    @property
+    def in_memory(self) -> int:
+        """Number of pending events that are in memory."""
+        return self.pending - self.unread
+
 
 def done(value: T) -> asyncio.Future[T]:
     """Return a future that is done."""

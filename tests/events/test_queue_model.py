@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from drift_async import OutboxFullError
-from drift_async.events import queue as queue_module
+from drift_async.events import backlog as backlog_module
 from drift_async.events.partition import Partition
 from drift_async.events.queue import EventQueue, WhenFull
 from drift_async.events.sqlite import SqliteStorage
@@ -112,7 +112,7 @@ class QueueMachine(RuleBasedStateMachine):
             first = next(body for body, key in self.waiting.items() if key == event.key)
             assert event.body == first, "the order of a user has changed"
             del self.waiting[first]
-        assert self.queue.in_flight == len(events)
+        assert self.queue.stats(0, None).in_flight == len(events)
         if fate == "back":
             partition.requeue()
             self.waiting = {**{event.body: event.key for event in events}, **self.waiting}
@@ -182,7 +182,7 @@ class QueueMachine(RuleBasedStateMachine):
         if queue is None:
             return
         assert queue.pending == len(self.waiting)
-        assert queue.bytes == sum(map(len, self.waiting))
+        assert queue.stats(0, None).bytes == sum(map(len, self.waiting))
         assert queue.dead == len(self.dead)
         assert queue.delivered == self.delivered
         assert queue.dropped == {k: n for k, n in self.dropped.items() if n}
@@ -190,7 +190,7 @@ class QueueMachine(RuleBasedStateMachine):
         lost = sum(queue.dropped.values())
         assert queue.accepted == queue.delivered + queue.pending + queue.dead + lost
         assert queue.capacity.events == queue.pending
-        assert queue.capacity.bytes == queue.bytes
+        assert queue.capacity.bytes == queue.stats(0, None).bytes
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -215,7 +215,7 @@ class OnDisk(QueueMachine):
 def test_the_outbox_does_what_the_model_says(
     machine: type[QueueMachine], runs: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_module, "MEMORY_EVENTS", 6)  # so that rows wait on disk, too
+    monkeypatch.setattr(backlog_module, "MEMORY_EVENTS", 6)  # so that rows wait on disk, too
     run_state_machine_as_test(
         machine,
         settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None),
