@@ -117,16 +117,15 @@ class EventQueue(Backlog):
 
     async def _store(self, events: Sequence[QueuedEvent], size: int, until: float) -> str | None:
         """Store events for which capacity is reserved; return why the disk refuses, if it does."""
-        stored: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[str | None] = loop.create_future()
         self._append(events, size, stored)
-        if stored.done():
-            return stored.result()
+        timer = None if stored.done() else loop.call_at(until, _give_up, stored)
         try:
-            async with asyncio.timeout_at(until):
-                return await stored
-        except TimeoutError:
-            pass
-        raise DeadlineError("the disk has not answered in time", operation="outbox")
+            return await stored
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _append(
         self, events: Sequence[QueuedEvent], size: int, stored: asyncio.Future[str | None] | None
@@ -241,6 +240,12 @@ class EventQueue(Backlog):
                 "they will be sent again",
                 undeleted,
             )
+
+
+def _give_up(stored: asyncio.Future[str | None]) -> None:
+    if not stored.done():
+        late = DeadlineError("the disk has not answered in time", operation="outbox")
+        stored.set_exception(late)
 
 
 async def _wait_for_disk(refusal: str, until: float) -> None:

@@ -165,7 +165,6 @@ class SqliteStorage:
             answer.set_exception(ClosedError("the client was closed"))
             answer.exception()  # not all answers are waited for
             return answer
-        answer.add_done_callback(self._see)
         self._unsent.append(WriteRequest(answer, self, **request))
         if len(self._unsent) == 1:
             loop.call_soon(self._hand_over)
@@ -180,10 +179,6 @@ class SqliteStorage:
         if self._unsent:
             unsent, self._unsent = self._unsent, []
             self._requests.put(unsent)
-
-    def _see(self, answer: asyncio.Future[Any]) -> None:
-        if not answer.cancelled():
-            answer.exception()  # not all answers are waited for
 
 
 # What the thread does
