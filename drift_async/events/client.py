@@ -24,8 +24,7 @@ from .backlog import logger
 from .delivery import Backoff, Delivery, Route
 from .models import DeadEvent, EventStats, Loss
 from .ownership import SUFFIX
-from .put_many import put_many
-from .queue import EventQueue, WhenFull
+from .queue import EventQueue, WhenFull, put_all
 from .sqlite import SqliteStorage
 from .storage import DeadLetter, DeadLimits, QueuedEvent
 
@@ -322,7 +321,7 @@ class EventClient(Client):
     # Accepting, and counts
 
     async def _put_many(self, items: Items[T], encode: Callable[[T], QueuedEvent]) -> int:
-        return await put_many(self._queue, items, encode, self._check_open, self._caller.timeout)
+        return await put_all(self._queue, items, encode, self._check_open, self._caller.timeout)
 
     def _check_open(self) -> None:
         """Raise unless events are accepted in the running loop."""

@@ -103,9 +103,6 @@ class SqliteStorage:
             raise
         return summary
 
-    def append_nowait(self, event: QueuedEvent) -> bool:
-        return False
-
     def append(self, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
         if self._is_closed:
             raise ClosedError("the client was closed")

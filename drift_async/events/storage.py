@@ -99,9 +99,6 @@ class Storage(Protocol):
 
     is_durable: bool
 
-    def append_nowait(self, event: QueuedEvent) -> bool:
-        """Store an event if that needs no waiting; return whether it is stored."""
-
     def append(self, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
         """Store events and give them numbers: all of them, or none and the future has the error.
 
@@ -177,10 +174,6 @@ class MemoryStorage:
         self._clock = clock
         self._numbers = itertools.count(1)
         self._letters: deque[DeadLetter] = deque()
-
-    def append_nowait(self, event: QueuedEvent) -> bool:
-        event.number = next(self._numbers)
-        return True
 
     def append(self, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
         for event in events:
