@@ -136,18 +136,15 @@ class Backlog:
         for detail in source.storage.take_damage():
             self._report(Loss(reason="damaged", count=0, detail=detail))
 
-    # Accepting and reading
+    # Accepted events
 
     def _accept(self, source: Source, events: Sequence[QueuedEvent], size: int) -> None:
         self.accepted += len(events)
         source.pending += len(events)
         source.bytes += size
         source.last = events[-1].number
-        if (
-            source.unread
-            or source.memory_bytes > MEMORY_BYTES
-            or source.in_memory > (MEMORY_EVENTS if source.storage.is_durable else source.pending)
-        ):
+        is_full = source.in_memory > MEMORY_EVENTS or source.memory_bytes > MEMORY_BYTES
+        if source.storage.is_durable and (source.unread or is_full):
             source.unread += len(events)
             self._read_more(source)
         else:
@@ -265,7 +262,7 @@ class Backlog:
     # Flushing
 
     async def flushed(self) -> None:
-        """Return once all that is pending now is settled."""
+        """Return once all events that are pending now are settled."""
         waiting = [source for source in self.sources if source.pending]
         if waiting:
             flush = _Flush(
@@ -290,10 +287,10 @@ class Backlog:
         for partition in self.partitions:
             partition.wake()
 
-    # Reading back
+    # Reading from a file
 
     def _read_more(self, source: Source) -> None:
-        """Read on from the storage once less than half of what may be is in memory."""
+        """Read on from the storage once memory is less than half full."""
         in_memory = source.in_memory
         if source.reading is None and source.unread > 0 and in_memory < max(1, MEMORY_EVENTS // 2):
             reading = source.storage.read(source.tail, MEMORY_EVENTS - in_memory, MEMORY_BYTES)
@@ -337,7 +334,7 @@ class Backlog:
         size = source.bytes - source.memory_bytes
         source.pending -= missing
         source.bytes -= size
-        if not source.free_until:
+        if source.tail >= source.free_until:
             self.capacity.release(missing, size)
         for flush in self._flushes:
             still = sum([number <= flush.marks.get(source, 0) for number in here])
@@ -400,7 +397,7 @@ class Backlog:
         return source
 
     def rebind(self) -> None:
-        """Take back what was in flight in a loop that has ended, and forget who waited there."""
+        """Requeue what was in flight in a loop that has ended, and forget the callers there."""
         self.partitions = [partition.rebind() for partition in self.partitions]
         self._flushes.clear()
         self.file_emptied = asyncio.Event()
@@ -411,7 +408,7 @@ class Backlog:
 
 
 def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], None]) -> None:
-    """Call *then* with a future that is done: now, or from the loop, whoever has asked for it."""
+    """Call *then* with a future that is done: now, or later from the loop."""
     if future.done():
         then(future)
     else:

@@ -87,7 +87,9 @@ class EventClient(Client):
             raise InputError("on_drop", "must be callable")
         if not isinstance(outbox, str | os.PathLike | None):
             raise InputError("outbox", "must be a path")
-        self._path = None if outbox is None else Path(outbox)
+        if outbox is not None and (not os.fspath(outbox) or "\0" in os.fspath(outbox)):
+            raise InputError("outbox", "must be a path, not empty")
+        self._path = None if outbox is None else Path(outbox).expanduser()
         self._rate = rate or Rate()
         whole("window", window, 1, 1000)
         self._dead_limits = DeadLimits(
@@ -226,7 +228,7 @@ class EventClient(Client):
         """Send what waits now without delay, and return once it is delivered or set aside.
 
         After *timeout* seconds it returns all the same; so it does when delivery is stopped. The
-        counts tell what is left.
+        returned counts say what is left.
         """
         self._caller.site.use()
         number("timeout", timeout)
@@ -237,8 +239,8 @@ class EventClient(Client):
     async def close(self, timeout: float = 5.0) -> EventStats:
         """Accept no more, deliver what waits for at most *timeout* seconds, and close.
 
-        What is left is in the returned counts: on disk, to be delivered by who opens that outbox
-        next; in memory, to be delivered if this client is opened again. Closing twice does nothing.
+        The returned counts say what is left: on disk, for the client that opens that outbox next;
+        in memory, for this client if it is opened again. Closing twice does nothing.
         """
         self._refuse_view()
         number("timeout", timeout)

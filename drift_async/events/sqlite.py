@@ -88,9 +88,13 @@ class SqliteStorage:
         """
         self._unsent = []  # of an ended loop
         if not self._is_started:
-            threading.Thread(
+            thread = threading.Thread(
                 target=_serve, args=(self._requests,), name="drift-async-outbox", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise DriftError(f"no thread can be started for the outbox ({error})") from None
             self._is_started = True
         try:
             summary: StorageSummary = await self._ask(

@@ -338,6 +338,8 @@ class SqliteFile(Database):
                     self._recover(error)
                     self._delete_in_parts()
             left = self.undeleted
+            if not ownership.is_at(self._descriptor, self.path):
+                logger.error("outbox: %s was removed, and what was in it is lost", self.path.name)
             held = self.summary(_NO_LIMITS)
             is_empty = not (held.pending or held.dead or self._letters)
             if is_empty and keep_empty and not left:

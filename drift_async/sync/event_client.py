@@ -37,15 +37,15 @@ class EventClient(Client):
         """Send what waits now without delay, and return once it is delivered or set aside.
 
         After *timeout* seconds it returns all the same; so it does when delivery is stopped. The
-        counts tell what is left.
+        returned counts say what is left.
         """
         return self._portal.run(self._core.flush(timeout))
 
     def close(self, timeout: float = 5.0) -> EventStats:
         """Accept no more, deliver what waits for at most *timeout* seconds, and close.
 
-        What is left is in the returned counts: on disk, to be delivered by who opens that outbox
-        next; in memory, to be delivered if this client is opened again. Closing twice does nothing.
+        The returned counts say what is left: on disk, for the client that opens that outbox next;
+        in memory, for this client if it is opened again. Closing twice does nothing.
         """
         return self._portal.close(self._core, self._core.close(timeout))
 

@@ -343,6 +343,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"org_id": -1},
     {"org_id": "7"},
     {"outbox": 7},
+    {"outbox": ""},
+    {"outbox": "a\0b"},
     {"when_full": "explode"},
     {"when_full": ["block"]},
     {"max_events": 0},
