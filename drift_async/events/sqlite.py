@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -79,6 +79,7 @@ class SqliteStorage:
         self._unsent: list[WriteRequest] = []  # of this turn of the loop
         self._is_started = owner is not None
         self._is_closed = False
+        self._refused: set[Path] = set()  # files that are not safe to adopt
         self._left = 0  # deletions that could not be done
 
     async def open(self, limits: DeadLimits) -> StorageSummary:
@@ -97,9 +98,7 @@ class SqliteStorage:
                 raise DriftError(f"no thread can be started for the outbox ({error})") from None
             self._is_started = True
         try:
-            summary: StorageSummary = await self._ask(
-                lambda files: _open(files, self.path, self._stem, self._clock, limits)
-            )
+            summary: StorageSummary = await self._ask(lambda files: self._open(files, limits))
         except BaseException as error:
             if isinstance(error, Exception):
                 self._requests.put(None)
@@ -130,9 +129,7 @@ class SqliteStorage:
         return self._ask(lambda files: files[self.path].read(after, count, size))
 
     async def adopt(self, limits: DeadLimits) -> tuple[Storage, StorageSummary] | None:
-        found = await self._ask(
-            lambda files: _adopt(files, self.path, self._stem, self._clock, limits)
-        )
+        found = await self._ask(lambda files: self._adopt(files, limits))
         if found is None:
             return None
         path, summary = found
@@ -144,7 +141,7 @@ class SqliteStorage:
     async def close(self) -> int:
         if self._is_closed:
             return self._left
-        closed = self._ask(lambda files: _close(files, self.path, self._is_adopted_or_shared()))
+        closed = self._ask(self._close)
         if self._owner is None:
             self._requests.put(None)
         self._is_closed = True
@@ -154,9 +151,6 @@ class SqliteStorage:
         except TimeoutError:
             logger.warning("the outbox's disk is slow: its file is closed later")
         return self._left
-
-    def _is_adopted_or_shared(self) -> bool:
-        return self._owner is not None or self.path.suffix != ownership.SUFFIX
 
     def _send(self, **request: Any) -> asyncio.Future[Any]:
         """Ask for something with all else that is asked for in this turn of the loop."""
@@ -181,8 +175,57 @@ class SqliteStorage:
             unsent, self._unsent = self._unsent, []
             self._requests.put(unsent)
 
+    # Run in the thread
 
-# What the thread does
+    def _open(self, files: Files, limits: DeadLimits) -> StorageSummary:
+        """Open the client's own file: the first free one of a directory, or a new one."""
+        for path in [path for path in files if path != self.path]:
+            files.pop(path).close(keep_empty=False)  # adopted in a loop that has ended
+        if self.path not in files:
+            try:
+                ownership.make_folder(self.path)
+            except OSError as error:
+                raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
+            files[self.path] = self._first_free()
+        return files[self.path].summary(limits)
+
+    def _first_free(self) -> SqliteFile:
+        refusal: Exception | None = None
+        for path in ownership.candidates(self.path, self._stem):
+            try:
+                return SqliteFile(path, self._stem, self._clock)
+            except (OutboxLockedError, InputError) as error:
+                refusal = error
+        assert refusal is not None, "there is always a name"
+        raise refusal
+
+    def _adopt(self, files: Files, limits: DeadLimits) -> tuple[Path, StorageSummary] | None:
+        """Open the next file of an ended process; remove those that are empty."""
+        ours = {file.path for file in files.values()}
+        for path in ownership.found(self.path, self._stem):
+            if path in ours:
+                continue
+            try:
+                file = SqliteFile(path, self._stem, self._clock)
+            except OutboxLockedError:
+                continue
+            except InputError as error:
+                if path not in self._refused:
+                    logger.warning("outbox: %s is not taken over: %s", path.name, error)
+                self._refused.add(path)
+                continue
+            with contextlib.suppress(*DISK_ERRORS):
+                summary = file.summary(limits)
+                if summary.pending or summary.dead or summary.expired:
+                    files[path] = file
+                    return path, summary
+            file.close(keep_empty=False)
+        return None
+
+    def _close(self, files: Files) -> int:
+        file = files.pop(self.path, None)
+        is_named = self._owner is None and self.path.suffix == ownership.SUFFIX
+        return 0 if file is None else file.close(keep_empty=is_named)
 
 
 def _serve(requests: SimpleQueue[list[WriteRequest] | None]) -> None:
@@ -196,9 +239,9 @@ def _serve(requests: SimpleQueue[list[WriteRequest] | None]) -> None:
         is_open = None not in batch
         _work(files, [request for some in batch if some is not None for request in some])
         del batch  # while waiting it holds on to nothing
-    for path in list(files):
+    for file in files.values():
         with contextlib.suppress(*DISK_ERRORS):
-            _close(files, path, True)
+            file.close(keep_empty=False)
 
 
 def _work(files: Files, requests: Sequence[WriteRequest]) -> None:
@@ -257,57 +300,3 @@ def _resolve(answers: Answers) -> None:
             request.answer.set_exception(error)
         else:
             request.answer.set_result(result)
-
-
-def _open(
-    files: Files, outbox: Path, stem: str, clock: Callable[[], float], limits: DeadLimits
-) -> StorageSummary:
-    """Open the client's own file: the first free one of a directory, or a new one."""
-    for path in list(files):
-        if path != outbox:  # adopted in a loop that has ended
-            _close(files, path, True)
-    if outbox not in files:
-        try:
-            ownership.make_folder(outbox)
-        except OSError as error:
-            raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
-        files[outbox] = _first_free(ownership.candidates(outbox, stem), stem, clock)
-    return files[outbox].summary(limits)
-
-
-def _first_free(paths: Iterator[Path], stem: str, clock: Callable[[], float]) -> SqliteFile:
-    refusal: Exception | None = None
-    for path in paths:
-        try:
-            return SqliteFile(path, stem, clock)
-        except (OutboxLockedError, InputError) as error:
-            refusal = error
-    assert refusal is not None, "there is always a name"
-    raise refusal
-
-
-def _adopt(
-    files: Files, outbox: Path, stem: str, clock: Callable[[], float], limits: DeadLimits
-) -> tuple[Path, StorageSummary] | None:
-    """Open the next file of an ended process; remove those that are empty."""
-    ours = {file.path for file in files.values()}
-    for path in ownership.found(outbox, stem):
-        if path in ours:
-            continue
-        try:
-            file = files[path] = SqliteFile(path, stem, clock)
-        except OutboxLockedError:
-            continue
-        except InputError as error:
-            logger.warning("outbox: %s is not taken over: %s", path.name, error)
-            continue
-        summary = file.summary(limits)
-        if summary.pending or summary.dead or summary.expired:
-            return path, summary
-        _close(files, path, True)
-    return None
-
-
-def _close(files: Files, path: Path, is_removed_if_empty: bool) -> int:
-    file = files.pop(path, None)
-    return 0 if file is None else file.close(keep_empty=not is_removed_if_empty)

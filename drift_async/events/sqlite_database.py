@@ -77,9 +77,9 @@ class Database:
         self._lock = ownership.Lock(path)
         try:
             self._connect()
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
-            raise
+            raise refusal(error, self.path) from None
 
     def _connect(self) -> None:
         if ownership.finish_replacing(self.path):
@@ -101,14 +101,14 @@ class Database:
             self._db = connect(self.path)
         except BaseException as error:
             self._close_descriptor()
-            raise _refusal(error, self.path) from None
+            raise refusal(error, self.path) from None
         try:
             self._recognize(has_log)
             ((mode,),) = self._db.execute("PRAGMA journal_mode").fetchall()
             ((self._page_size,),) = self._db.execute("PRAGMA page_size").fetchall()
         except BaseException as error:
             self._disconnect()
-            raise _refusal(error, self.path) from None
+            raise refusal(error, self.path) from None
         self._is_wal = mode == "wal"
         self._damage_found = None
 
@@ -280,12 +280,12 @@ def error_code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _refusal(error: BaseException, path: Path) -> BaseException:
-    """Return what an error of opening means."""
-    if not isinstance(error, sqlite3.Error):
-        return error
+def refusal(error: BaseException, path: Path) -> BaseException:
+    """Return the error for a file that cannot be opened."""
     if error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return OutboxLockedError(f"{path.name} has an owner")
     if error_code(error) in _UNREADABLE:
         return _DamagedError(str(error))
-    return InputError("outbox", f"cannot be opened ({error})")
+    if isinstance(error, sqlite3.Error | OSError):
+        return InputError("outbox", f"cannot be opened ({error})")
+    return error

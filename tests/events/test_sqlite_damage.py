@@ -23,7 +23,7 @@ from drift_async import (
     InputError,
     Track,
 )
-from drift_async.events import ownership, sqlite, sqlite_database
+from drift_async.events import sqlite_database
 from drift_async.events.sqlite import SqliteStorage
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
@@ -185,8 +185,7 @@ def test_of_those_who_find_a_damaged_file_together_one_gets_it(tmp_path: Path) -
 
     def worker(folder: Path, barrier: threading.Barrier) -> str:
         barrier.wait()
-        paths = ownership.candidates(folder, "drift")
-        file = sqlite._first_free(paths, "drift", time.time)
+        file = SqliteStorage(folder, "drift", time.time)._first_free()
         store(file, some_events(101, 105))
         barrier.wait()  # all are open at once
         file.close(keep_empty=True)
@@ -243,8 +242,7 @@ def test_a_process_that_ends_while_it_replaces_a_file_loses_nothing(
         MOMENTS[moment](patch)
         with pytest.raises(_KilledError):
             opened(path)
-    candidates = ownership.candidates(tmp_path if is_shared else path, "drift")
-    again = sqlite._first_free(candidates, "drift", time.time)
+    again = SqliteStorage(tmp_path if is_shared else path, "drift", time.time)._first_free()
     assert again.path == path
     assert 80 <= again.summary(LIMITS).pending < 100
     (said,) = again.take_damage()
@@ -273,9 +271,9 @@ def test_a_damaged_file_stays_until_there_is_space_for_what_is_left_of_it(
         patch.setattr(sqlite_database, "connect", narrow)
         with pytest.raises(InputError, match="full"):
             opened(path)
-        assert sqlite._adopt({}, tmp_path, "drift", time.time, LIMITS) is None
+        assert SqliteStorage(tmp_path, "drift", time.time)._adopt({}, LIMITS) is None
     files: dict[Path, SqliteFile] = {}
-    found = sqlite._adopt(files, tmp_path, "drift", time.time, LIMITS)
+    found = SqliteStorage(tmp_path, "drift", time.time)._adopt(files, LIMITS)
     assert found is not None
     assert 80 <= found[1].pending < 100
     files[path].close(keep_empty=True)
