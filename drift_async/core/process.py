@@ -110,6 +110,7 @@ def _close_all() -> None:
     waiting: list[Future[Any]] = []
     here: dict[asyncio.AbstractEventLoop | None, list[ExitHook]] = {}
     for hook in list(_open):
+        cancel(hook)  # once is enough, though each hook has this run
         if hook.loop.is_running():  # in another thread, as on the blocking face
             closing = hook.close(_seconds_to(until))
             waiting.append(asyncio.run_coroutine_threadsafe(closing, hook.loop))
