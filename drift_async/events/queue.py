@@ -344,8 +344,8 @@ class _Writer:
     def cancel(self) -> None:
         """End the task; events that are on their way to a disk arrive there."""
         self.piece = []
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None and not self._task.cancel() and not self._task.cancelled():
+            self._task.exception()  # seen: the source's own error, or cancellation, goes first
 
 
 async def _each(items: Items[T]) -> AsyncIterator[T]:

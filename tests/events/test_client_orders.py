@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ async def test_of_two_closes_the_shorter_one_ends_both(outbox: str | None) -> No
 
 
 # Opening
+
+
+async def test_ten_open_clients_are_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    clients = [DriftEvents(1, base_url=NOWHERE) for _ in range(12)]
+    for client in clients:
+        await client.open()
+    for client in clients:
+        await client.close(0)
+    assert caplog.text.count("clients with events are open") == 1
 
 
 @TURNS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sqlite3
@@ -272,13 +271,3 @@ async def test_an_empty_file_leaves_the_directory(drift_events: Maker, tmp_path:
             assert len(list(tmp_path.glob("*.sqlite"))) == 1
             await events.flush(0)
     assert list(tmp_path.iterdir()) == []
-
-
-async def test_ten_open_clients_are_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    clients = [DriftEvents(1, base_url=NOWHERE) for _ in range(12)]
-    for client in clients:
-        await client.open()
-    for client in clients:
-        await client.close(0)
-    assert caplog.text.count("event clients are open") == 1
