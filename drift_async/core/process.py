@@ -94,9 +94,7 @@ def at_exit(
     hook = ExitHook(close, loop, weakref.finalize(_anchor, _close_all))
     _open[hook] = None
     if len(_open) == MANY_OPEN:
-        logger.warning(
-            "%d clients with events are open; each keeps its tasks until it is closed", MANY_OPEN
-        )
+        logger.warning("%d clients with events are open: each keeps tasks until closed", MANY_OPEN)
     return hook
 
 

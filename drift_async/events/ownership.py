@@ -7,6 +7,7 @@ process ends. Whoever holds the lock may rename, replace and remove the file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -52,9 +53,11 @@ class Lock:
             self.descriptor = open_safely(self.path)
             try:
                 _try_lock(self.descriptor)
-            except OSError:
+            except OSError as error:
                 os.close(self.descriptor)
-                raise OutboxLockedError(f"{path.name} has an owner") from None
+                if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                    raise OutboxLockedError(f"{path.name} has an owner") from None
+                raise InputError("outbox", f"cannot be locked ({error})") from None
             if is_at(self.descriptor, self.path):
                 break
             os.close(self.descriptor)  # its owner has removed it meanwhile
