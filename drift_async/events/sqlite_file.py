@@ -342,7 +342,7 @@ class SqliteFile(Database):
                 logger.error("outbox: %s was removed, and what was in it is lost", self.path.name)
             held = self.summary(_NO_LIMITS)
             is_empty = not (held.pending or held.dead or self._letters)
-            if is_empty and keep_empty and not left:
+            if is_empty and keep_empty and not left and self._has_tables:
                 self._db.execute("VACUUM")  # the disk gets back what is free, and its content
         except DISK_ERRORS as error:
             logger.warning("outbox: %s: %s", self.path.name, error)

@@ -49,6 +49,7 @@ def test_an_object_is_not_kept_alive_by_its_fork_hook() -> None:
     class Owner:
         def forked(self) -> None: ...
 
+    gc.collect()
     before = len(process._child_methods)
     owner = Owner()
     process.after_fork(owner.forked)
