@@ -270,7 +270,7 @@ def p9(bench: Bench) -> Iterator[Row]:
                 "P9",
                 what,
                 "memory",
-                Target(0.6, at_least=True),
+                Target(0.45, at_least=True),
                 told(partial(from_disk, delivers, bench, count)),
                 told(partial(delivers, bench, count)),
                 rounds=bench.rounds(10),

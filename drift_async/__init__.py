@@ -120,12 +120,12 @@ if TYPE_CHECKING:
         WrongLoopError as WrongLoopError,
     )
     from .events.drift import DriftEvents as DriftEvents
-    from .events.items import Hit as Hit
-    from .events.items import Identify as Identify
-    from .events.items import Track as Track
-    from .events.records import DeadEvent as DeadEvent
-    from .events.records import EventStats as EventStats
-    from .events.records import Loss as Loss
+    from .events.models import DeadEvent as DeadEvent
+    from .events.models import EventStats as EventStats
+    from .events.models import Hit as Hit
+    from .events.models import Identify as Identify
+    from .events.models import Loss as Loss
+    from .events.models import Track as Track
     from .events.segmentstream import SegmentStream as SegmentStream
     from .identity import WeakKeyWarning as WeakKeyWarning
     from .identity import signed_identity as signed_identity
@@ -350,8 +350,7 @@ MODULES = {
         "WrongLoopError"
     ),
     "events.drift": "DriftEvents",
-    "events.items": "Hit Identify Track",
-    "events.records": "DeadEvent EventStats Loss",
+    "events.models": "DeadEvent EventStats Hit Identify Loss Track",
     "events.segmentstream": "SegmentStream",
     "identity": "WeakKeyWarning signed_identity",
     "resources.accounts": "Account CustomProperty PropertyType",

@@ -13,8 +13,8 @@ from .core.bulk import Bulk, Items, Method
 from .core.caller import Auth
 from .core.client import BaseClient, CommonSettings
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
-from .core.offload import BIG, in_thread
 from .core.outcome import BulkProgress, Item, Value
+from .core.process import DECODE_IN_THREAD_BYTES, run_in_decoder
 from .core.rate_limit import Rate
 from .core.request import Effect, Endpoint, Request, query, segment
 from .core.resource import Resource
@@ -215,8 +215,8 @@ class Drift(BaseClient):
                 target = f"{target}?{query(params)}"
         body = None if json is None else dumps(to_plain_json("json", json))
         response = await self._caller.send(Request(endpoint, target, body))
-        if len(response.body) > BIG:
-            return await in_thread(endpoint.parse_any, response)
+        if len(response.body) > DECODE_IN_THREAD_BYTES:
+            return await run_in_decoder(endpoint.parse_any, response)
         return endpoint.parse_any(response)
 
     def bulk(

@@ -12,8 +12,8 @@ import attrs
 from .bulk import Bulk, BulkOptions, Items
 from .caller import Caller
 from .cursors import read_position
-from .offload import BIG, in_thread
 from .paging import Pager
+from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
 from .request import Endpoint
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ class Resource:
     async def _call(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
         """Send one request with *values* in path and query, and return what its response holds."""
         response = await self._caller.send(endpoint.request(values, body))
-        if len(response.body) > BIG:
-            return await in_thread(endpoint.parse, response)
+        if len(response.body) > DECODE_IN_THREAD_BYTES:
+            return await run_in_decoder(endpoint.parse, response)
         return endpoint.parse(response)
 
     def _pages(

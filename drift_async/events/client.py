@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
+from ..core import process
 from ..core.bulk import Items
 from ..core.client import BaseClient, CommonSettings
 from ..core.models import FrozenMap
@@ -19,16 +20,13 @@ from ..core.resolver import Resolver
 from ..core.session import HttpSession
 from ..core.validate import integer, number
 from ..errors import ClosedError, InputError, WrongLoopError
-from . import leaving
-from .delivery import Delivery, Pause, Route
-from .lanes import Row
-from .ledger import logger
-from .many import accept_many
-from .outbox import Outbox, WhenFull
-from .records import DeadEvent, EventStats, Loss
-from .room import Room
-from .sqlite import SqliteStore
-from .store import DeadLimits, Grave, MemoryStore
+from .backlog import logger
+from .delivery import Backoff, Delivery, Route
+from .models import DeadEvent, EventStats, Loss
+from .ownership import SUFFIX
+from .queue import EventQueue, WhenFull, put_all
+from .sqlite import SqliteStorage
+from .storage import DeadLetter, DeadLimits, QueuedEvent
 
 OnUnknown = Literal["send", "dead"]
 
@@ -54,20 +52,20 @@ class EventSettings(CommonSettings, total=False):
 
 
 class EventClient(BaseClient):
-    """What the event clients share. Settings and counters; the outbox is open while it is."""
+    """Base of `DriftEvents` and `SegmentStream`. The outbox is open only while the client is."""
 
     _stem: ClassVar[str]
     _routes: ClassVar[Sequence[Route]]
     _repeats_unknown = True
     _linger = 0.0
-    _outbox: Outbox
+    _queue: EventQueue
     _path: Path | None
-    _window: int
     _delivery: Delivery | None = None
-    _taking: asyncio.AbstractEventLoop | None = None
+    _accepting: asyncio.AbstractEventLoop | None = None
     """The loop in which events are accepted now."""
     _moving: asyncio.Future[None] | None
-    """Done once an opening, or a closing, is over. A task: who asked for it may be cancelled."""
+    """Done once an opening or a closing is over. A task: its caller may be cancelled."""
+    _exit_hook: process.ExitHook | None = None
 
     def _set_up_events(
         self,
@@ -89,37 +87,34 @@ class EventClient(BaseClient):
             raise InputError("on_drop", "must be callable")
         if not isinstance(outbox, str | os.PathLike | None):
             raise InputError("outbox", "must be a path")
-        self._path = None if outbox is None else Path(outbox)
-        self._window = integer("window", window, 1, 1000)
+        if outbox is not None and (not os.fspath(outbox) or "\0" in os.fspath(outbox)):
+            raise InputError("outbox", "must be a path, not empty")
+        self._path = None if outbox is None else Path(outbox).expanduser()
         self._rate = rate or Rate()
-        self._made_of = (
-            DeadLimits(
-                rows=integer("max_dead", max_dead),
-                seconds=number("dead_days", dead_days) * DAY,
-            ),
+        integer("window", window, 1, 1000)
+        self._dead_limits = DeadLimits(
+            count=integer("max_dead", max_dead), seconds=number("dead_days", dead_days) * DAY
+        )
+        self._queue_settings = (
+            window,
             integer("max_events", max_events, 1),
             integer("max_bytes", max_bytes, 1),
             when_full,
-            on_drop,
-        )
-        self._reset()
-        leaving.enroll(self)
-
-    def _reset(self) -> None:
-        """Begin with an empty outbox: a new client, or a forked child."""
-        dead, max_events, max_bytes, when_full, on_drop = self._made_of
-        self._outbox = Outbox(
-            MemoryStore(dead, time.time),
-            self._window,
-            Room(max_events, max_bytes),
-            when_full,
+            self._dead_limits,
             on_drop,
             time.time,
         )
-        self._pause = Pause(self._caller.retry)
-        self._store: SqliteStore | None = None
+        self._reset()
+        process.after_fork(self._start_clean)
+
+    def _reset(self) -> None:
+        """Begin with an empty outbox: a new client, or a forked child."""
+        self._queue = EventQueue(*self._queue_settings)
+        self._backoff = Backoff(self._caller.retry)
+        self._storage: SqliteStorage | None = None
         self._resolver: Resolver | None = None
-        self._moving: asyncio.Future[None] | None = None
+        self._moving = None
+        self._exit_hook = None
 
     # Open, deliver, close
 
@@ -138,7 +133,7 @@ class EventClient(BaseClient):
         if state.session is not None and not state.session.loop.is_closed():
             state.require_open()
             return
-        self._authorization()  # says what is missing before a file is opened
+        self._authorization()  # raises before a file is opened
         opening = self._moving = asyncio.create_task(self._open())
         try:
             await asyncio.shield(opening)
@@ -150,27 +145,29 @@ class EventClient(BaseClient):
     async def _open(self) -> None:
         self._forget_after_fork()  # the last loop may have ended before it was closed
         try:
-            await self._open_store()
+            await self._open_storage()
             await super().open()
             self._begin()
         except BaseException:
             await self._end()
             raise
 
-    async def _open_store(self) -> None:
-        if self._path is not None:
-            store = self._store = self._store or self._new_store(self._path)
+    async def _open_storage(self) -> None:
+        if self._storage is None and self._path is not None:
+            self._storage = SqliteStorage(self._path, self._stem, time.time)
+        else:
+            await self._queue.dead_letter_interrupted()
+        if self._storage is not None:
+            is_shared = self._storage.path.suffix != SUFFIX
             try:
-                await store.open()
-            except Exception:  # whatever it is, the store's thread has ended already
-                self._store = None
+                summary = await self._storage.open(self._dead_limits)
+            except Exception:  # whatever it is, the storage's thread has ended already
+                self._storage = None
                 raise
-        await self._outbox.bury_at_risk()
-        if self._store is not None:
-            self._outbox.begin(self._store, await self._store.held())
+            self._queue.begin(self._storage, summary, is_shared=is_shared)
 
     async def _at_rest(self) -> None:
-        """Wait while somebody opens the client, or closes it."""
+        """Wait while another task opens the client, or closes it."""
         while (moving := self._moving) is not None and not moving.done():
             if moving.get_loop().is_closed():
                 return  # it was cut off
@@ -178,47 +175,50 @@ class EventClient(BaseClient):
                 raise WrongLoopError("the client is being opened or closed in another event loop")
             await asyncio.wait([moving])
 
-    def _new_store(self, path: Path) -> SqliteStore:
-        dead, _, max_bytes, *_ = self._made_of
-        reserve = min(max_bytes // 20, 16 << 20)
-        return SqliteStore(path, self._stem, dead, reserve, time.time, self._hurt)
-
-    def _hurt(self, count: int, detail: str) -> None:
-        self._outbox.ledger.report(Loss(reason="damaged", count=count, detail=detail))
-
     def _begin(self) -> None:
-        state = self._caller.state
+        state, queue = self._caller.state, self._queue
         session = state.session
         assert session is not None
         self._delivery = Delivery(
-            self._outbox,
+            queue,
             session,
             self._routes,
             hooks=state.hooks,
             limiter=state.limiters["default"],
-            pause=self._pause,
+            backoff=self._backoff,
             attempt_timeout=self._caller.attempt_timeout,
             linger=self._linger,
             repeats_unknown=self._repeats_unknown,
             has_token=state.token is not None,
-            chance=state.random,
+            jitter=state.random,
         )
-        for lane in self._outbox.ledger.lanes:
-            session.spawn(self._delivery.work(lane))
-        if self._store is not None:
+        for partition in queue.partitions:
+            session.spawn(self._delivery.run(partition))
+        if self._storage is not None:
             session.spawn(self._adopt())
-        self._outbox.ledger.room.refuse(None)
-        self._taking = session.loop
-        leaving.hold(self)
+        queue.capacity.refuse(None)
+        self._accepting = session.loop
+        self._cancel_exit_hook()
+        self._exit_hook = process.at_exit(self.close, session.loop)
+
+    def _cancel_exit_hook(self) -> None:
+        hook, self._exit_hook = self._exit_hook, None
+        if hook is not None:
+            process.cancel(hook)
 
     async def _adopt(self) -> None:
-        """Take over, now and then, what processes that are gone have left."""
+        """Take over the files of ended processes, one after another."""
+        queue = self._queue
         while True:
             try:
-                await self._outbox.backlog.adopt()
+                await queue.adopt()
             except Exception:  # it is tried again
                 logger.exception("the files of other processes could not be taken over")
-            await asyncio.sleep(ADOPT_EVERY)
+            try:
+                async with asyncio.timeout(ADOPT_EVERY):
+                    await queue.file_emptied.wait()
+            except TimeoutError:
+                pass
 
     def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
         # That of a loop that has ended: at interpreter exit no thread can be started for another.
@@ -228,7 +228,7 @@ class EventClient(BaseClient):
         """Send what waits now without delay, and return once it is delivered or set aside.
 
         After *timeout* seconds it returns all the same; so it does when delivery is stopped. The
-        counts tell what is left.
+        returned counts say what is left.
         """
         self._caller.state.require_open()
         number("timeout", timeout)
@@ -239,8 +239,8 @@ class EventClient(BaseClient):
     async def close(self, timeout: float = 5.0) -> EventStats:
         """Accept no more, deliver what waits for at most *timeout* seconds, and close.
 
-        What is left is in the returned counts: on disk, to be delivered by who opens that outbox
-        next; in memory, to be delivered if this client is opened again. Closing twice does nothing.
+        The returned counts say what is left: on disk, for the client that opens that outbox next;
+        in memory, for this client if it is opened again. Closing twice does nothing.
         """
         self._refuse_view()
         number("timeout", timeout)
@@ -252,7 +252,7 @@ class EventClient(BaseClient):
         if state.session is None:
             return self.stats()
         state.require_open()
-        delivery, self._taking = self._delivery, None
+        delivery, self._accepting = self._delivery, None
         assert delivery is not None
         if self._moving is None or self._moving.done():
             self._moving = asyncio.get_running_loop().create_future()
@@ -265,93 +265,83 @@ class EventClient(BaseClient):
         return self.stats()
 
     def _is_cut_off(self) -> bool:
-        """Tell whether the last loop ended before the client was closed, or amid that."""
+        """Return whether the last loop ended before the client was closed, or amid that."""
         session = self._caller.state.session
-        return self._store is not None if session is None else session.loop.is_closed()
+        return self._storage is not None if session is None else session.loop.is_closed()
 
     def _end_apart(self) -> None:
-        """End the client in a task of its own, for which who waited until now waits instead."""
+        """Close in a separate task, so that cancelling `close` cannot stop it half way.
+
+        Those waiting for the drain now wait for that task.
+        """
         drained, self._delivery = self._moving, None
         self._moving = asyncio.create_task(self._end())
         if drained is not None and not drained.done():
             drained.set_result(None)
 
     async def _end(self) -> None:
-        """End what there is, all of it, also when a loop that ends cancels this meanwhile."""
-        leaving.let_go(self)
-        self._delivery = self._taking = None
-        ledger = self._outbox.ledger
-        ledger.room.refuse(lambda: ClosedError("the client was closed"))
-        ledger.give_up_flushes()
+        """End delivery, connections and storage, even if an ending loop cancels this meanwhile."""
+        self._cancel_exit_hook()
+        self._delivery = self._accepting = None
+        self._queue.capacity.refuse(lambda: ClosedError("the client was closed"))
+        self._queue.give_up_flushes()
         try:
             await super().close()
         finally:
-            await self._end_store()
-        if left := ledger.pending:
+            await self._end_storage()
+        if left := self._queue.pending:
             where = "in memory" if self._path is None else "on disk"
             logger.warning("closed with %d events not delivered, %s", left, where)
 
-    async def _end_store(self) -> None:
-        store, self._store = self._store, None
+    async def _end_storage(self) -> None:
+        storage, self._storage = self._storage, None
         try:
-            await self._outbox.bury_at_risk()
+            await self._queue.dead_letter_interrupted()
         finally:
             try:
-                if store is not None:
-                    await store.close()
+                await self._queue.close()
             finally:
-                self._outbox.recall()
+                if storage is not None:  # it may not have got as far as the queue
+                    await storage.close()
+                self._queue.rebind()
                 self._resolver = None
 
     def _forget_after_fork(self) -> None:
-        """Drop the connections without touching them, and the delivery; the outbox stays."""
+        """Drop the connections without touching them, and the delivery; the queue stays."""
         if (session := self._caller.state.session) is not None:
             self._resolver = session.resolver
         super()._forget_after_fork()
-        self._delivery = self._taking = None
-        self._outbox.recall()
+        self._delivery = self._accepting = None
+        self._queue.rebind()
 
     def _start_clean(self) -> None:
-        """In a forked child: what was accepted before is the parent's, and so is who waits."""
+        """Start empty in a forked child: events accepted before the fork are the parent's."""
         self._forget_after_fork()
         self._caller.state.limiters = {"default": Limiter(self._rate)}
         self._reset()
 
-    # Accepting, and what is known of it
+    # Accepting, and counts
 
-    async def _accept_many(self, items: Items[T], row_of: Callable[[T], Row]) -> int:
-        timeout = self._caller.timeout
-        return await accept_many(self._outbox, items, row_of, self._check_open, timeout)
+    async def _put_many(self, items: Items[T], encode: Callable[[T], QueuedEvent]) -> int:
+        return await put_all(self._queue, items, encode, self._check_open, self._caller.timeout)
 
     def _check_open(self) -> None:
         """Raise unless events are accepted in the running loop."""
-        if self._taking is not asyncio.get_running_loop():
+        if self._accepting is not asyncio.get_running_loop():
             self._caller.state.require_open()
             raise ClosedError("the client is being closed")
 
     def stats(self) -> EventStats:
         """Return the counts of now."""
-        ledger, delivery = self._outbox.ledger, self._delivery
-        paused = 0.0
-        if delivery is not None:
-            paused = max(delivery.paused_for(), self.rate.paused_for)
-        return EventStats(
-            accepted=ledger.accepted,
-            delivered=ledger.delivered,
-            pending=ledger.pending,
-            dead=ledger.dead,
-            dropped=FrozenMap(ledger.dropped),
-            recovered=ledger.recovered,
-            in_flight=ledger.in_flight(),
-            bytes=ledger.bytes,
-            paused_for=paused,
-            stopped=None if delivery is None else delivery.stopped,
-        )
+        if (delivery := self._delivery) is None:
+            return self._queue.stats(0.0, None)
+        paused_for = max(delivery.paused_for(), self.rate.paused_for)
+        return self._queue.stats(paused_for, delivery.stopped)
 
     async def dead(self) -> list[DeadEvent]:
         """Return the events that were set aside, oldest first."""
         self._caller.state.require_open()
-        return [self._shown(grave) for grave in await self._outbox.store.dead()]
+        return [self._shown(letter) for letter in await self._queue.dead_letters()]
 
     async def replay(self) -> int:
         """Put the events that were set aside back in line, behind all others; return how many.
@@ -359,18 +349,18 @@ class EventClient(BaseClient):
         What does not match its checksum stays where it is.
         """
         self._caller.state.require_open()
-        return await self._outbox.backlog.replay()
+        return await self._queue.replay()
 
-    def _shown(self, grave: Grave) -> DeadEvent:
+    def _shown(self, letter: DeadLetter) -> DeadEvent:
         try:
-            event = FrozenMap(json.loads(grave.row.body))
-            operation = self._routes[grave.row.kind].name
+            event = FrozenMap(json.loads(letter.event.body))
+            operation = self._routes[letter.event.kind].name
         except (ValueError, TypeError, IndexError):
             event, operation = None, "unreadable"
         return DeadEvent(
             operation=operation,
-            reason=grave.reason,
-            status=grave.status,
-            died_at=datetime.fromtimestamp(grave.died_at, UTC),
+            reason=letter.reason,
+            status=letter.status,
+            died_at=datetime.fromtimestamp(letter.died_at, UTC),
             event=event,
         )

@@ -19,10 +19,9 @@ from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings, OnUnknown
 from .delivery import Route
 from .encode import IDENTIFY, SAFE, TRACK, encode_event
-from .items import Identify, Track
-from .lanes import Row
-from .outbox import WhenFull
-from .records import Loss
+from .models import Identify, Loss, Track
+from .queue import WhenFull
+from .storage import QueuedEvent
 
 EVENTS_URL = "https://event.api.drift.com"
 
@@ -151,10 +150,8 @@ class DriftEvents(EventClient):
         """
         said = (env_value(env, "DRIFT_ORG_ID") or "").strip()
         org_id = int(said) if said.isdecimal() and len(said) < 16 else None
-        given: dict[str, Any] = {
-            "base_url": env_value(env, "DRIFT_EVENTS_URL") or EVENTS_URL,
-            **settings,
-        }
+        url = env_value(env, "DRIFT_EVENTS_URL") or EVENTS_URL
+        given: dict[str, Any] = {"base_url": url, **settings}
         client = cls(org_id, **given)
         if said and org_id is None:
             client._without_org_id = "DRIFT_ORG_ID is not a number"
@@ -180,15 +177,11 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        try:
-            row = encode_event(
-                IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
-            )
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException:
-            del user_id, company_id, attributes
-            raise
+        queued = encode_event(
+            IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
+        )
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
     async def track(
         self,
@@ -207,31 +200,27 @@ class DriftEvents(EventClient):
         https://devdocs.drift.com/docs/add-contact-event
         """
         self._check_open()
-        try:
-            row = encode_event(
-                TRACK, self._org_id, event, user_id, company_id, attributes, created_at
-            )
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException:
-            del event, user_id, company_id, attributes
-            raise
+        queued = encode_event(
+            TRACK, self._org_id, event, user_id, company_id, attributes, created_at
+        )
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
     async def identify_many(self, items: Items[Identify]) -> int:
         """Accept many events as `identify` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._identify_row)
+        return await self._put_many(items, self._encode_identify)
 
     async def track_many(self, items: Items[Track]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._track_row)
+        return await self._put_many(items, self._encode_track)
 
-    def _identify_row(self, item: Identify) -> Row:
+    def _encode_identify(self, item: Identify) -> QueuedEvent:
         if not isinstance(item, Identify):
             raise InputError("item", "must be an Identify")
         return encode_event(
@@ -244,7 +233,7 @@ class DriftEvents(EventClient):
             item.created_at,
         )
 
-    def _track_row(self, item: Track) -> Row:
+    def _encode_track(self, item: Track) -> QueuedEvent:
         if not isinstance(item, Track):
             raise InputError("item", "must be a Track")
         return encode_event(

@@ -18,7 +18,7 @@ from typing import Any
 from ..core import validate
 from ..core.strict_json import MAX_DEPTH, dumps, to_ms, to_plain_json
 from ..errors import InputError
-from .lanes import Row
+from .storage import QueuedEvent
 
 MAX_EVENT = 65_536
 """Bytes of one encoded event. SegmentStream's own limit; for Drift, which documents none, ours."""
@@ -61,7 +61,7 @@ def encode_event(
     company_id: str | int | None,
     attributes: Mapping[str, Any] | None,
     created_at: datetime | None,
-) -> Row:
+) -> QueuedEvent:
     """Return an event of Drift, by default of now; what identifies has no name."""
     owner: str | int
     if (
@@ -97,7 +97,7 @@ def encode_hit(
     sent_at: str,
     context: Mapping[str, Any] | None,
     integrations: Mapping[str, Any] | None,
-) -> Row:
+) -> QueuedEvent:
     """Return a SegmentStream event."""
     content = _free("event", event)
     if "user" in content or anonymous_id is not None or user_id is None:
@@ -136,7 +136,7 @@ def _user(user: Any, user_id: str | None, anonymous_id: str | None) -> tuple[dic
     return user, owner
 
 
-def _row(kind: int, value: dict[str, Any], owner: str | int) -> Row:
+def _row(kind: int, value: dict[str, Any], owner: str | int) -> QueuedEvent:
     """Return an event with the key by which order holds, and its bytes."""
     try:
         # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
@@ -150,7 +150,9 @@ def _row(kind: int, value: dict[str, Any], owner: str | int) -> Row:
         body = encode(value, option=OPTION)[:-1]
     if len(body) > MAX_EVENT:
         raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
-    return Row(kind, zlib.crc32((owner if type(owner) is str else str(owner)).encode()), body)
+    return QueuedEvent(
+        kind, zlib.crc32((owner if type(owner) is str else str(owner)).encode()), body
+    )
 
 
 def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str, str | int]:

@@ -21,10 +21,9 @@ from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route
 from .encode import MAX_HIT_ID, HitIds, encode_hit, iso, iso_of
-from .items import Hit
-from .lanes import Row
-from .outbox import WhenFull
-from .records import Loss
+from .models import Hit, Loss
+from .queue import WhenFull
+from .storage import QueuedEvent
 
 SEGMENTSTREAM_URL = "https://track.segmentstream.com"
 
@@ -90,6 +89,7 @@ class SegmentStream(EventClient):
         on_response: Callable[[ResponseInfo], object] | None = None,
         on_retry: Callable[[RetryInfo], object] | None = None,
     ) -> None:
+        api_token = hide(api_token)
         self._set_up(
             base_url=base_url,
             timeout=timeout,
@@ -144,14 +144,15 @@ class SegmentStream(EventClient):
         pair = base64.b64encode(f"{token.reveal()}:".encode()).decode()
         return Secret(f"Basic {pair}")
 
-    async def set_token(self, api_token: str) -> None:
+    async def set_token(self, api_token: str | Secret) -> None:
         """Use another API token from now on; delivery that was stopped by a 401 goes on."""
         state = self._caller.state
+        api_token = hide(api_token)
         state.token = token_secret("api_token", api_token)
         if state.session is not None:
             state.require_open().authorize(self._authorization())
             if self._delivery is not None:
-                self._delivery.go_on()
+                self._delivery.resume()
 
     async def track(
         self,
@@ -173,25 +174,21 @@ class SegmentStream(EventClient):
         https://docs.segmentstream.com
         """
         self._check_open()
-        try:
-            row = self._row(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
-            if not self._outbox.offer(row):
-                await self._outbox.put(row, self._caller.timeout)
-        except BaseException:
-            del event, user_id, anonymous_id, context, integrations
-            raise
+        queued = self._encode(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
+        if not self._queue.put_nowait(queued):
+            await self._queue.put(queued, self._caller.timeout)
 
     async def track_many(self, items: Items[Hit]) -> int:
         """Accept many events as `track` does, one after another; return how many.
 
         An error leaves those before it accepted; an `InputError` says which item it was.
         """
-        return await self._accept_many(items, self._hit_row)
+        return await self._put_many(items, self._encode_hit)
 
-    def _hit_row(self, item: Hit) -> Row:
+    def _encode_hit(self, item: Hit) -> QueuedEvent:
         if not isinstance(item, Hit):
             raise InputError("item", "must be a Hit")
-        return self._row(
+        return self._encode(
             item.event,
             item.user_id,
             item.anonymous_id,
@@ -201,7 +198,7 @@ class SegmentStream(EventClient):
             item.integrations,
         )
 
-    def _row(
+    def _encode(
         self,
         event: Mapping[str, Any],
         user_id: str | None,
@@ -210,7 +207,7 @@ class SegmentStream(EventClient):
         sent_at: datetime | None,
         context: Mapping[str, Any] | None,
         integrations: Mapping[str, Any] | None,
-    ) -> Row:
+    ) -> QueuedEvent:
         now = time.time_ns()
         if hit_id is None:
             hit_id = self._hit_ids.make(now)

@@ -1,252 +1,302 @@
-"""The durable store: asks a thread that writes to SQLite, and hands its answers to the event loop.
+"""`SqliteStorage`: asks a thread that writes to outbox files, and gets its answers as futures.
 
-What arrives while a commit is under way goes into the next one. The connection is known to nothing
-but the frame of that thread: in a forked child the frame neither goes on nor ends, so nothing there
-can close what is the parent's.
+One commit holds all that arrived during the one before. A client has one thread for its own file
+and for those that it adopts. Only the frame of that thread knows the connections: in a forked child
+the frame neither goes on nor ends, so the child closes nothing of its parent's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..errors import ClosedError, InputError
-from .disk import Disk, Job, Outcome
-from .lanes import Row
-from .ledger import logger
-from .store import DeadLimits, Grave, Held, Loaded, Replayed
+import attrs
 
-Damage = list[tuple[int, str]]
+from ..errors import ClosedError, DriftError, InputError, OutboxLockedError
+from . import ownership
+from .sqlite_database import DISK_ERRORS
+from .sqlite_file import SqliteFile
+from .storage import (
+    DeadLetter,
+    DeadLetters,
+    DeadLimits,
+    QueuedEvent,
+    ReadResult,
+    Replayed,
+    Storage,
+    StorageSummary,
+)
+
+logger = logging.getLogger("drift_async.events")
 
 CLOSING = 2.0
 """Seconds for which closing waits for the thread."""
 
+Files = dict[Path, SqliteFile]
+"""The open files, by the path of a storage; the client's own one has the path of the outbox."""
 
-class SqliteStore:
-    """Keeps rows in a file of its own: see `drift_async.events.disk`."""
+
+@attrs.define(eq=False, repr=False)
+class WriteRequest:
+    """Work for the thread on the file of a storage: events to add, to delete, or all else."""
+
+    answer: asyncio.Future[Any]
+    storage: SqliteStorage
+    append: Sequence[QueuedEvent] = ()
+    delete: Sequence[int] = ()
+    work: Callable[[Files], Any] | None = None
+
+
+Answers = list[tuple[WriteRequest, Any, Exception | None]]
+
+
+class SqliteStorage:
+    """Keeps events in the outbox file at *path*, or in a file of that directory."""
 
     is_durable = True
-    on_gone: Callable[[Mapping[str, int]], object]
 
     def __init__(
         self,
-        outbox: Path,
+        path: Path,
         stem: str,
-        limits: DeadLimits,
-        reserve: int,
         clock: Callable[[], float],
-        on_damage: Callable[[int, str], None],
+        owner: SqliteStorage | None = None,
     ) -> None:
-        self._settings = (outbox, stem, limits, reserve, clock)
-        self._jobs: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
-        self._puts: list[Job] = []  # of this turn of the loop: the thread is woken once for them
-        self._loop = asyncio.get_running_loop()
-        self._taken: asyncio.Future[None]
-        self._on_damage = on_damage
-        self._is_begun = self._is_closed = False
+        self.path = path
+        self.damage: deque[str] = deque()  # that is not reported yet
+        self._stem = stem
+        self._clock = clock
+        self._owner = owner
+        self._requests: SimpleQueue[list[WriteRequest] | None]
+        self._requests = SimpleQueue() if owner is None else owner._requests
+        self._unsent: list[WriteRequest] = []  # of this turn of the loop
+        self._is_started = owner is not None
+        self._is_closed = False
+        self._refused: set[Path] = set()  # files that are not safe to adopt
+        self._left = 0  # deletions that could not be done
 
-    async def open(self) -> None:
-        """Open a file, or go on with it in another loop.
+    async def open(self, limits: DeadLimits) -> StorageSummary:
+        """Open the file, or go on with it in another loop; return what is in it.
 
         Raises `OutboxLockedError` and `InputError`.
         """
-        self._loop = asyncio.get_running_loop()
-        self._puts = []  # nobody waits for those of a loop that has ended
-        self._taken = self._loop.create_future()
-        self._taken.set_result(None)
-        if not self._is_begun:
-            opened: asyncio.Future[None] = self._loop.create_future()
-            threading.Thread(
-                target=_serve,
-                args=(self._settings, self._jobs, Job(_into(opened), self._loop), self._post),
-                name="drift-async-outbox",
-                daemon=True,
-            ).start()
-            self._is_begun = True
+        self._unsent = []  # of an ended loop
+        if not self._is_started:
+            thread = threading.Thread(
+                target=_serve, args=(self._requests,), name="drift-async-outbox", daemon=True
+            )
             try:
-                await opened
-            except OSError as error:
-                raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
+                thread.start()
+            except RuntimeError as error:
+                raise DriftError(f"no thread can be started for the outbox ({error})") from None
+            self._is_started = True
+        try:
+            summary: StorageSummary = await self._ask(lambda files: self._open(files, limits))
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._requests.put(None)
+                self._is_closed = True
+            raise
+        return summary
 
-    def held(self) -> asyncio.Future[Held]:
-        """Return what the file holds."""
-        return self._ask(Disk.held)
+    def append(self, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
+        if self._is_closed:
+            raise ClosedError("the client was closed")
+        return self._send(append=events)
 
-    async def close(self) -> None:
-        """Close the file, after all that was asked; what is asked from then on is refused."""
-        closed = self._ask(Disk.close, alone=True)
-        self._jobs.put(None)
+    def delete(self, numbers: Sequence[int]) -> asyncio.Future[int]:
+        return self._send(delete=numbers)
+
+    def dead_letter(
+        self, letters: Sequence[DeadLetter], limits: DeadLimits
+    ) -> asyncio.Future[Mapping[str, int]]:
+        return self._ask(lambda files: files[self.path].dead_letter(letters, limits))
+
+    def dead(self, limits: DeadLimits) -> asyncio.Future[DeadLetters]:
+        return self._ask(lambda files: files[self.path].dead(limits))
+
+    def replay(self, limits: DeadLimits) -> asyncio.Future[Replayed]:
+        return self._ask(lambda files: files[self.path].replay(limits))
+
+    def read(self, after: int, count: int, size: int) -> asyncio.Future[ReadResult]:
+        return self._ask(lambda files: files[self.path].read(after, count, size))
+
+    async def adopt(self, limits: DeadLimits) -> tuple[Storage, StorageSummary] | None:
+        found = await self._ask(lambda files: self._adopt(files, limits))
+        if found is None:
+            return None
+        path, summary = found
+        return SqliteStorage(path, self._stem, self._clock, owner=self), summary
+
+    def take_damage(self) -> list[str]:
+        return [self.damage.popleft() for _ in range(len(self.damage))]
+
+    async def close(self) -> int:
+        if self._is_closed:
+            return self._left
+        closed = self._ask(self._close)
+        if self._owner is None:
+            self._requests.put(None)
         self._is_closed = True
         try:
             async with asyncio.timeout(CLOSING):
-                await closed
+                self._left = await asyncio.shield(closed)
         except TimeoutError:
             logger.warning("the outbox's disk is slow: its file is closed later")
+        return self._left
 
-    def put(self, rows: Sequence[Row], done: Callable[[object, Exception | None], None]) -> None:
-        """Keep rows; *done* is called when they are kept, or with the error that prevents it.
-
-        Once it is closed, `ClosedError` is raised too: it is of no use to try again.
-        """
+    def _send(self, **request: Any) -> asyncio.Future[Any]:
+        """Ask for something with all else that is asked for in this turn of the loop."""
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
         if self._is_closed:
-            refusal = _closed()
-            done(None, refusal)
-            raise refusal
-        job = Job(done, self._loop, rows)
-        self._puts.append(job)
-        if len(rows) > 1:
-            self._taken = job.taken = self._loop.create_future()
-            self._hand_over()
-        elif len(self._puts) == 1:
-            self._loop.call_soon(self._hand_over)
-
-    def taken(self) -> asyncio.Future[None]:
-        """Return what is done once the thread is at work on the last rows that came together."""
-        return self._taken
-
-    def _hand_over(self) -> None:
-        if self._puts:
-            self._jobs.put(self._puts)
-            self._puts = []
-
-    def forget(self, rows: Sequence[Row], through: int = 0) -> asyncio.Future[None]:
-        """Remove rows; with them no row up to the number *through* is left, if it is given."""
-        return self._ask(None, gone=rows, through=through, must=True)
-
-    def bury(self, graves: Sequence[Grave]) -> asyncio.Future[dict[str, int]]:
-        """Set rows aside; return how many dead letters went for it, by reason."""
-        return self._ask(lambda disk: disk.bury(graves), must=True, default={})
-
-    def dead(self) -> asyncio.Future[list[Grave]]:
-        """Return what was set aside, oldest first."""
-        self._prune()
-        return self._ask(Disk.dead)
-
-    def replay(self, after: int, most: int) -> asyncio.Future[Replayed]:
-        """Take up to so many dead letters for rows again, numbered from *after* on."""
-        self._prune()
-        return self._ask(lambda disk: disk.replay(after, most))
-
-    def _prune(self) -> None:
-        self._ask(Disk.prune, must=True, default={}).add_done_callback(self._pruned)
-
-    def _pruned(self, pruned: asyncio.Future[dict[str, int]]) -> None:
-        if not pruned.cancelled() and pruned.exception() is None:
-            self.on_gone(pruned.result())
-
-    def load(self, after: int, rows: int, size: int) -> asyncio.Future[Loaded]:
-        """Return the rows that follow number *after*, up to so many rows and bytes."""
-        return self._ask(lambda disk: disk.load(after, rows, size))
-
-    def has_others(self) -> asyncio.Future[bool]:
-        """Tell whether there are files of other clients, living or not."""
-        return self._ask(lambda disk: bool(disk.others()), alone=True)
-
-    def adopt(self, after: int, most: int) -> asyncio.Future[Held]:
-        """Take over rows that others have left, numbered from *after* on; return how much."""
-        return self._ask(lambda disk: disk.adopt(after, most), alone=True)
-
-    def _ask(
-        self,
-        work: Callable[[Disk], Any] | None,
-        *,
-        gone: Sequence[Row] = (),
-        through: int = 0,
-        must: bool = False,
-        alone: bool = False,
-        default: Any = None,
-    ) -> asyncio.Future[Any]:
-        answer = self._loop.create_future()
-        if self._is_closed:
-            answer.set_exception(_closed())
-            answer.exception()  # not all of what is asked is waited for
+            answer.set_exception(ClosedError("the client was closed"))
+            answer.exception()  # not all answers are waited for
             return answer
-        self._hand_over()  # what was asked before is done before
-        done = _into(answer, default)
-        self._jobs.put([Job(done, self._loop, (), gone, through, work, must, alone)])
+        self._unsent.append(WriteRequest(answer, self, **request))
+        if len(self._unsent) == 1:
+            loop.call_soon(self._hand_over)
         return answer
 
-    def _post(self, outcomes: list[Outcome], damage: Damage, gone: Mapping[str, int]) -> None:
-        """Tell what was done, each in the loop that asked; called by the thread."""
-        if not outcomes:
-            return
-        loop = outcomes[-1][0].loop
-        ours = [outcome for outcome in outcomes if outcome[0].loop is loop]
-        with contextlib.suppress(RuntimeError):  # it has ended
-            loop.call_soon_threadsafe(self._tell, ours, damage, gone)
-        if len(ours) < len(outcomes):
-            self._post([outcome for outcome in outcomes if outcome[0].loop is not loop], [], {})
+    def _ask(self, work: Callable[[Files], Any]) -> asyncio.Future[Any]:
+        answer = self._send(work=work)
+        self._hand_over()
+        return answer
 
-    def _tell(self, outcomes: list[Outcome], damage: Damage, gone: Mapping[str, int]) -> None:
-        for count, detail in damage:
-            self._on_damage(count, detail)
-        if gone:
-            self.on_gone(gone)
-        for job, result, error in outcomes:
-            job.done(result, error)
+    def _hand_over(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self._requests.put(unsent)
+
+    # Run in the thread
+
+    def _open(self, files: Files, limits: DeadLimits) -> StorageSummary:
+        """Open the client's own file: the first free one of a directory, or a new one."""
+        for path in [path for path in files if path != self.path]:
+            files.pop(path).close(keep_empty=False)  # adopted in a loop that has ended
+        if self.path not in files:
+            try:
+                ownership.make_folder(self.path)
+            except OSError as error:
+                raise InputError("outbox", f"cannot be used ({type(error).__name__})") from None
+            files[self.path] = self._first_free()
+        return files[self.path].summary(limits)
+
+    def _first_free(self) -> SqliteFile:
+        refusal: Exception | None = None
+        for path in ownership.candidates(self.path, self._stem):
+            try:
+                return SqliteFile(path, self._stem, self._clock)
+            except (OutboxLockedError, InputError) as error:
+                refusal = error
+        assert refusal is not None, "there is always a name"
+        raise refusal
+
+    def _adopt(self, files: Files, limits: DeadLimits) -> tuple[Path, StorageSummary] | None:
+        """Open the next file of an ended process; remove those that are empty."""
+        ours = {file.path for file in files.values()}
+        for path in ownership.found(self.path, self._stem):
+            if path in ours:
+                continue
+            try:
+                file = SqliteFile(path, self._stem, self._clock)
+            except OutboxLockedError:
+                continue
+            except InputError as error:
+                if path not in self._refused:
+                    logger.warning("outbox: %s is not taken over: %s", path.name, error)
+                self._refused.add(path)
+                continue
+            with contextlib.suppress(*DISK_ERRORS):
+                summary = file.summary(limits)
+                if summary.pending or summary.dead or summary.expired:
+                    files[path] = file
+                    return path, summary
+            file.close(keep_empty=False)
+        return None
+
+    def _close(self, files: Files) -> int:
+        file = files.pop(self.path, None)
+        is_named = self._owner is None and self.path.suffix == ownership.SUFFIX
+        return 0 if file is None else file.close(keep_empty=is_named)
 
 
-def _closed() -> ClosedError:
-    return ClosedError("the client was closed")
-
-
-def _into(answer: asyncio.Future[Any], default: Any = None) -> Callable[[Any, Any], None]:
-    def done(result: Any, error: Exception | None) -> None:
-        if answer.done():
-            return  # nobody waits any longer
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(default if result is None else result)
-
-    return done
-
-
-def _serve(
-    settings: tuple[Path, str, DeadLimits, int, Callable[[], float]],
-    jobs: SimpleQueue[Sequence[Job] | None],
-    opened: Job,
-    post: Callable[[list[Outcome], Damage, Mapping[str, int]], None],
-) -> None:
-    try:
-        disk = Disk(*settings)
-    except Exception as error:
-        post([(opened, None, error)], [], {})
-        return
-    post([(opened, None, None)], disk.take_damage(), {})
+def _serve(requests: SimpleQueue[list[WriteRequest] | None]) -> None:
+    files: Files = {}
     is_open = True
     while is_open:
-        batch = [jobs.get()]
+        batch = [requests.get()]
         with contextlib.suppress(Empty):
             while True:
-                batch.append(jobs.get_nowait())
+                batch.append(requests.get_nowait())
         is_open = None not in batch
-        _work(disk, [job for some in batch if some is not None for job in some], post)
+        _work(files, [request for some in batch if some is not None for request in some])
         del batch  # while waiting it holds on to nothing
+    for file in files.values():
+        with contextlib.suppress(*DISK_ERRORS):
+            file.close(keep_empty=False)
 
 
-def _work(
-    disk: Disk,
-    jobs: Sequence[Job],
-    post: Callable[[list[Outcome], Damage, Mapping[str, int]], None],
-) -> None:
-    for job in jobs:
-        if job.taken is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended
-                job.loop.call_soon_threadsafe(_into(job.taken), None, None)
-    # Pieces come first: the loop makes the next meanwhile. Other events are not passed by them.
-    first = [job for job in jobs if job.rows]
-    if any(job.taken is None for job in first):
-        first = []
-    for part in filter(None, (first, [job for job in jobs if job not in first])):
-        try:
-            outcomes = disk.commit(part)
-        except Exception as error:  # whatever it is, nobody may wait for ever
-            logger.exception("the outbox's thread failed")
-            outcomes = [(job, None, error) for job in part]
-        post(outcomes, disk.take_damage(), disk.take_gone())
+def _work(files: Files, requests: Sequence[WriteRequest]) -> None:
+    """Do all writing first, in one commit a file; then all else, which finds what was written."""
+    answers: Answers = []
+    storages = dict.fromkeys(request.storage for request in requests)
+    for storage in storages:
+        writes = [r for r in requests if r.storage is storage and r.work is None]
+        if writes:
+            try:
+                answers += _write(files[storage.path], writes)
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                answers += [(request, None, error) for request in writes]
+    for request in requests:
+        if request.work is not None:
+            try:
+                answers.append((request, request.work(files), None))
+            except DISK_ERRORS as error:
+                is_told = isinstance(error, DriftError)
+                refusal = error if is_told else DriftError(f"the outbox's disk failed ({error})")
+                answers.append((request, None, refusal))
+            except Exception as error:
+                logger.exception("the outbox's thread failed")
+                answers.append((request, None, error))
+    for storage in storages:
+        if storage.path in files:
+            storage.damage.extend(files[storage.path].take_damage())
+    _answer(answers)
+
+
+def _write(file: SqliteFile, requests: Sequence[WriteRequest]) -> Answers:
+    appends = [request for request in requests if request.append]
+    deletes = [request for request in requests if not request.append]
+    errors = file.write(
+        [request.append for request in appends], [n for r in deletes for n in r.delete]
+    )
+    left = file.undeleted
+    answers: Answers = [(r, None, error) for r, error in zip(appends, errors, strict=True)]
+    return answers + [(request, left, None) for request in deletes]
+
+
+def _answer(answers: Answers) -> None:
+    """Hand answers to the loops that asked; that of a loop that has ended is nobody's."""
+    loops = dict.fromkeys(request.answer.get_loop() for request, _, _ in answers)
+    for loop in loops:
+        ours = [answer for answer in answers if answer[0].answer.get_loop() is loop]
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, ours)
+
+
+def _resolve(answers: Answers) -> None:
+    for request, result, error in answers:
+        if request.answer.done():
+            continue  # nobody waits any longer
+        if error is not None:
+            request.answer.set_exception(error)
+        else:
+            request.answer.set_result(result)

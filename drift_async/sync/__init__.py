@@ -116,12 +116,12 @@ if TYPE_CHECKING:
     from ..errors import (
         WrongLoopError as WrongLoopError,
     )
-    from ..events.items import Hit as Hit
-    from ..events.items import Identify as Identify
-    from ..events.items import Track as Track
-    from ..events.records import DeadEvent as DeadEvent
-    from ..events.records import EventStats as EventStats
-    from ..events.records import Loss as Loss
+    from ..events.models import DeadEvent as DeadEvent
+    from ..events.models import EventStats as EventStats
+    from ..events.models import Hit as Hit
+    from ..events.models import Identify as Identify
+    from ..events.models import Loss as Loss
+    from ..events.models import Track as Track
     from ..identity import WeakKeyWarning as WeakKeyWarning
     from ..identity import signed_identity as signed_identity
     from ..resources.accounts import (

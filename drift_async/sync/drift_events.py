@@ -17,9 +17,8 @@ from ..core.retry import Retry
 from ..events import drift as _async
 from ..events.client import OnUnknown
 from ..events.drift import EVENTS_URL, DriftEventSettings
-from ..events.items import Identify, Track
-from ..events.outbox import WhenFull
-from ..events.records import Loss
+from ..events.models import Identify, Loss, Track
+from ..events.queue import WhenFull
 from .event_client import EventClient
 from .paging import Items, send_in_chunks
 from .portal import Portal

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from ..core.process import after_fork
 from ..errors import ClosedError, DriftError, ForkError, WrongLoopError
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Portal:
         self._closed_reason: Callable[[], Exception] | None = None
         self._opened_explicitly = False
         self._finalizer: weakref.finalize[[LoopThread, Lifecycle], Portal] | None = None
-        _portals.add(self)
+        after_fork(self._after_fork)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await *coroutine* on the loop thread, in the caller's context, and return its result."""
@@ -418,13 +419,4 @@ def _close_forgotten(thread: LoopThread, client: Lifecycle) -> None:
     thread.stop()
 
 
-def _after_fork_in_child() -> None:
-    for portal in list(_portals):
-        portal._after_fork()
-
-
-_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
 _inherited: list[LoopThread] = []
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

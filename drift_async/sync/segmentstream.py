@@ -14,12 +14,11 @@ from typing import Any, Self, Unpack
 from ..core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from ..core.rate_limit import Rate
 from ..core.retry import Retry
-from ..core.secret import Secret
+from ..core.secret import Secret, hide
 from ..events import segmentstream as _async
 from ..events.client import EventSettings
-from ..events.items import Hit
-from ..events.outbox import WhenFull
-from ..events.records import Loss
+from ..events.models import Hit, Loss
+from ..events.queue import WhenFull
 from ..events.segmentstream import SEGMENTSTREAM_URL
 from .event_client import EventClient
 from .paging import Items, send_in_chunks
@@ -80,6 +79,7 @@ class SegmentStream(EventClient):
         on_response: Callable[[ResponseInfo], object] | None = None,
         on_retry: Callable[[RetryInfo], object] | None = None,
     ) -> None:
+        api_token = hide(api_token)
         core = _async.SegmentStream(
             api_token,
             outbox=outbox,
@@ -128,8 +128,9 @@ class SegmentStream(EventClient):
         """
         return cls._around(_async.SegmentStream.from_env(env, **settings))
 
-    def set_token(self, api_token: str) -> None:
+    def set_token(self, api_token: str | Secret) -> None:
         """Use another API token from now on; delivery that was stopped by a 401 goes on."""
+        api_token = hide(api_token)
         self._portal.run(self._core.set_token(api_token))
 
     def track(

@@ -18,7 +18,7 @@ import pytest
 
 from drift_async import DecodeError, Drift
 from drift_async.core import strict_json
-from drift_async.core.offload import BIG
+from drift_async.core.process import DECODE_IN_THREAD_BYTES
 from tests.support.server import Server, reply
 
 ATTRIBUTES = json.dumps({f"attribute_{n}": f"the value of {n}" for n in range(9)})
@@ -50,7 +50,7 @@ class Reader:
     def loads(self, body: bytes) -> Any:
         self.threads.append(threading.current_thread().name)
         self.reading.set()
-        assert len(body) < BIG or self.go.wait(10)
+        assert len(body) < DECODE_IN_THREAD_BYTES or self.go.wait(10)
         return json.loads(body)
 
 
@@ -67,7 +67,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 async def test_a_large_body_is_read_elsewhere_and_a_small_one_at_once(
     make: Any, reader: Reader, call: str
 ) -> None:
-    sizes = iter((BIG // 2, BIG + 1000))
+    sizes = iter((DECODE_IN_THREAD_BYTES // 2, DECODE_IN_THREAD_BYTES + 1000))
     async with (
         Server(lambda n, got: reply(page(next(sizes)))) as server,
         make("t", base_url=server.url) as drift,
@@ -84,8 +84,12 @@ async def test_a_large_body_is_read_elsewhere_and_a_small_one_at_once(
 @pytest.mark.anyio
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_large_body_that_does_not_fit_is_the_same_error(make: Any, call: str) -> None:
-    body = page(BIG + 1000)
-    for wrong in (body[:-1], body.replace(b'"data"', b'"data": 5, "x"'), b"[" * (BIG + 1000)):
+    body = page(DECODE_IN_THREAD_BYTES + 1000)
+    for wrong in (
+        body[:-1],
+        body.replace(b'"data"', b'"data": 5, "x"'),
+        b"[" * (DECODE_IN_THREAD_BYTES + 1000),
+    ):
         async with Server(reply(wrong)) as server, make("t", base_url=server.url) as drift:
             if call == "request" and wrong[-1:] == b"}":
                 assert (await CALLS[call](drift))["data"] == 5
@@ -99,7 +103,7 @@ async def test_a_large_body_that_does_not_fit_is_the_same_error(make: Any, call:
 @pytest.mark.anyio
 async def test_a_call_cancelled_while_its_reply_is_read_ends_at_once(reader: Reader) -> None:
     async with (
-        Server(reply(page(BIG + 1000))) as server,
+        Server(reply(page(DECODE_IN_THREAD_BYTES + 1000))) as server,
         Drift("t", base_url=server.url) as drift,
     ):
         reader.go.clear()
@@ -118,7 +122,7 @@ async def test_a_call_cancelled_while_its_reply_is_read_ends_at_once(reader: Rea
 @pytest.mark.anyio
 async def test_other_calls_go_on_while_a_large_reply_is_read(make: Any, reader: Reader) -> None:
     def answer(n: int, _: Any) -> bytes:
-        return reply(page(BIG + 1000) if n == 1 else b'{"data": []}')
+        return reply(page(DECODE_IN_THREAD_BYTES + 1000) if n == 1 else b'{"data": []}')
 
     async with Server(answer) as server, make("t", base_url=server.url) as drift:
         reader.go.clear()
@@ -136,7 +140,7 @@ QUIET_FORK = ("-W", "ignore:This process:DeprecationWarning")
 
 def run(program: str) -> list[str]:
     """Return what a program prints, line by line; it has to end well, with nothing on stderr."""
-    head = "import asyncio, atexit, os, sys\nfrom drift_async.core.offload import in_thread\n"
+    head = "import asyncio, atexit, os, sys\nfrom drift_async.core.process import run_in_decoder\n"
     done = subprocess.run(
         [sys.executable, *QUIET_FORK, "-c", head + textwrap.dedent(program)],
         capture_output=True,
@@ -151,7 +155,7 @@ def run(program: str) -> list[str]:
 def test_at_interpreter_exit_it_is_read_at_once(used_before: bool) -> None:
     said = run(f"""
         async def main(text):
-            print(await in_thread(len, text))
+            print(await run_in_decoder(len, text))
         atexit.register(lambda: asyncio.run(main("at exit")))
         if {used_before}:
             asyncio.run(main("before"))
@@ -164,7 +168,7 @@ def test_a_forked_child_has_a_thread_of_its_own() -> None:
     said = run("""
         async def main(text):
             async with asyncio.timeout(5):
-                os.write(1, b"%d\\n" % await in_thread(len, text))  # a line in one piece
+                os.write(1, b"%d\\n" % await run_in_decoder(len, text))  # a line in one piece
         asyncio.run(main("parent"))
         child = os.fork()
         asyncio.run(main("both"))

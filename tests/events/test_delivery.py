@@ -385,4 +385,5 @@ async def test_two_outboxes_in_one_directory_do_not_mix(
         await stream.track({"n": 1}, user_id="u1")
         for client in (events, others, stream):
             assert (await client.flush()).delivered == 1
-    assert len(list(tmp_path.glob("*.sqlite"))) == 3
+        assert len(list(tmp_path.glob("*.sqlite"))) == 3
+    assert list(tmp_path.iterdir()) == []

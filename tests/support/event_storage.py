@@ -1,44 +1,48 @@
-"""The outbox file, and what is written to it in one commit."""
+"""Outbox files, seen from below the client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from drift_async import DriftEvents
-from drift_async.events.disk import Disk, Job
-from drift_async.events.lanes import Row
-from drift_async.events.store import DeadLimits
+from drift_async.events.sqlite_file import SqliteFile
+from drift_async.events.storage import DeadLetter, DeadLimits, QueuedEvent
+
+LIMITS = DeadLimits(count=9, seconds=9e9)
 
 
-def on_disk(client: DriftEvents, work: Callable[[Disk], Any]) -> asyncio.Future[Any]:
-    assert client._store is not None
-    return client._store._ask(work, alone=True)
+def on_disk(client: DriftEvents, work: Callable[[SqliteFile], Any]) -> asyncio.Future[Any]:
+    """Do something with the client's file, in the thread to which it belongs."""
+    storage = client._storage
+    assert storage is not None
+    return storage._ask(lambda files: work(files[storage.path]))
 
 
-LIMITS = DeadLimits(rows=9, seconds=9e9)
+def opened(path: Path) -> SqliteFile:
+    """Open a file, or the file ``a.sqlite`` of a directory."""
+    path = path / "a.sqlite" if path.is_dir() else path
+    return SqliteFile(path, "drift", time.time)
 
 
-def rows(first: int, last: int, size: int = 9) -> list[Row]:
-    return [Row(0, n, b"x" * size, n) for n in range(first, last + 1)]
+def events(first: int, last: int, size: int = 9) -> list[QueuedEvent]:
+    """Make events, of which each body begins with its number."""
+    return [QueuedEvent(0, n, b"%d." % n + b"x" * size) for n in range(first, last + 1)]
 
 
-def commit(disk: Disk, *jobs: Job) -> list[Any]:
-    """Do jobs in one commit; return the results of those that are no rows."""
-    outcomes = disk.commit(jobs)
-    assert [error for _, _, error in outcomes if error] == []
-    return [result for job, result, _ in outcomes if not job.rows]
+def store(file: SqliteFile, *pieces: list[QueuedEvent], delete: list[int] | None = None) -> None:
+    """Add pieces of events, and delete others, in one commit."""
+    assert file.write(pieces, delete or []) == [None] * len(pieces)
 
 
-def job(
-    work: Callable[[Disk], Any] | None = None,
-    *,
-    keep: Sequence[Row] = (),
-    gone: Sequence[Row] = (),
-    through: int = 0,
-    must: bool = False,
-    alone: bool = False,
-) -> Job:
-    nobody: Any = None
-    return Job(lambda result, error: None, nobody, keep, gone, through, work, must, alone)
+def numbers(file: SqliteFile, after: int = 0) -> list[int]:
+    """Return the numbers of the events that are in a file."""
+    return [event.number for event in file.read(after, 100_000, 1 << 30).events]
+
+
+def letters(given: list[QueuedEvent]) -> list[DeadLetter]:
+    """Make dead letters of stored events."""
+    return [DeadLetter(event, "refused", 400, time.time()) for event in given]

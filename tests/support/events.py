@@ -83,10 +83,3 @@ def overwrite(path: Path, at: int, what: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(what)
-
-
-async def looked_for_others(events: DriftEvents) -> None:
-    """Wait until files left behind were looked for: till then, events wait on disk alone."""
-    await asyncio.sleep(0.01)
-    while events._outbox.backlog.moving:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # nothing tells

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drift_async.events.leaving import EXIT_BOUND
+from drift_async.core.process import EXIT_BOUND
 from drift_async.sandbox import Sandbox
 from tests.support.event_programs import run
 from tests.support.server import Server, dead_url, reply
@@ -22,8 +22,8 @@ QUIET_FORK = ("-W", "ignore:.*fork:DeprecationWarning")
 # The exit bound is cut short in the suite; the slow session takes the real one.
 BOUNDS = pytest.mark.parametrize("bound", [1.0, pytest.param(EXIT_BOUND, marks=pytest.mark.slow)])
 SHORTEN = """
-import drift_async.events.leaving as leaving
-leaving.EXIT_BOUND = {bound}
+import drift_async.core.process as process
+process.EXIT_BOUND = {bound}
 """
 
 # However long it takes, nothing is under way when it ends, which would be sent again.

@@ -23,18 +23,17 @@ from hypothesis.stateful import (
 
 from drift_async import OutboxFullError
 from drift_async.events import backlog as backlog_module
-from drift_async.events.lanes import Lane, Row
-from drift_async.events.outbox import Outbox, WhenFull
-from drift_async.events.room import Room
-from drift_async.events.sqlite import SqliteStore
-from drift_async.events.store import DeadLimits, MemoryStore
+from drift_async.events.partition import Partition
+from drift_async.events.queue import EventQueue, WhenFull
+from drift_async.events.sqlite import SqliteStorage
+from drift_async.events.storage import DeadLimits, QueuedEvent
 
 MAX_EVENTS = 12
 MAX_DEAD = 5
-LIMITS = DeadLimits(rows=MAX_DEAD, seconds=1e9)
+LIMITS = DeadLimits(count=MAX_DEAD, seconds=1e9)
 
 
-class OutboxMachine(RuleBasedStateMachine):
+class QueueMachine(RuleBasedStateMachine):
     """What waits, by user and in order; what is dead; and the sums of the rest."""
 
     is_durable: ClassVar[bool]
@@ -49,29 +48,21 @@ class OutboxMachine(RuleBasedStateMachine):
         self.keys: dict[bytes, int] = {}
         self.accepted = self.delivered = self.count = 0
         self.dropped: Counter[str] = Counter()
-        self.store: Any = None
-        self.outbox = Outbox(
-            MemoryStore(LIMITS, time.time),
-            3,
-            Room(MAX_EVENTS, 10_000),
-            policy,
-            None,
-            time.time,
-        )
+        self.storage: Any = None
+        self.queue = EventQueue(3, MAX_EVENTS, 10_000, policy, LIMITS, None, time.time)
         if self.is_durable:
             self.runner.run(self.open())
 
     async def open(self) -> None:
-        store = SqliteStore(self.folder, "drift", LIMITS, 0, time.time, lambda count, detail: None)
-        await store.open()
-        self.store = store
-        self.outbox.begin(store, await store.held())
+        self.storage = SqliteStorage(self.folder / "a.sqlite", "drift", time.time)
+        summary = await self.storage.open(LIMITS)
+        self.queue.begin(self.storage, summary, is_shared=False)
         await self.settled()
 
     async def settled(self) -> None:
         """Wait for what is being read from the disk."""
         for _ in range(100_000):
-            if not self.outbox.backlog._reading:
+            if self.queue.own.reading is None:
                 return
             await asyncio.sleep(0)
         raise AssertionError("reading does not end")
@@ -82,15 +73,15 @@ class OutboxMachine(RuleBasedStateMachine):
         body = b"%d." % self.count + b"x" * size
         self.keys[body] = key
         is_full = len(self.waiting) >= MAX_EVENTS
-        row = Row(kind, key, body)
+        event = QueuedEvent(kind, key, body)
 
         async def put() -> None:
-            if not self.outbox.offer(row):
-                await self.outbox.put(row, 5.0)
+            if not self.queue.put_nowait(event):
+                await self.queue.put(event, 5.0)
             await self.settled()
 
         over = len(self.waiting) - MAX_EVENTS + 1  # a replay may have gone over the limit
-        oldest = self.in_lanes()[:over] if self.policy == "drop_old" and is_full else []
+        oldest = self.in_memory()[:over] if self.policy == "drop_old" and is_full else []
         if is_full and self.policy == "error":
             with pytest.raises(OutboxFullError):
                 self.runner.run(put())
@@ -105,9 +96,9 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             self.waiting[body] = key
 
-    def in_lanes(self) -> list[bytes]:
-        rows = [row for lane in self.outbox.ledger.lanes for row in lane.rows]
-        return [row.body for row in sorted(rows, key=lambda row: row.seq)]
+    def in_memory(self) -> list[bytes]:
+        events = [event for partition in self.queue.partitions for event in partition.waiting]
+        return [event.body for event in sorted(events, key=lambda event: event.number)]
 
     @rule(
         number=st.integers(0, 2),
@@ -115,28 +106,28 @@ class OutboxMachine(RuleBasedStateMachine):
         fate=st.sampled_from(["delivered", "dead", "back"]),
     )
     def take(self, number: int, most: int, fate: str) -> None:
-        lane = self.outbox.ledger.lanes[number]
-        rows = lane.cut(most, 10_000)
-        for row in rows:
-            first = next(body for body, key in self.waiting.items() if key == row.key)
-            assert row.body == first, "the order of a user has changed"
+        partition = self.queue.partitions[number]
+        events = partition.take_batch(most, 10_000)
+        for event in events:
+            first = next(body for body, key in self.waiting.items() if key == event.key)
+            assert event.body == first, "the order of a user has changed"
             del self.waiting[first]
-        assert self.outbox.ledger.in_flight() == len(rows)
+        assert self.queue.stats(0, None).in_flight == len(events)
         if fate == "back":
-            lane.recall()
-            self.waiting = {**{row.body: row.key for row in rows}, **self.waiting}
-        elif rows:
-            self.runner.run(self.settle(lane, rows, fate))
+            partition.requeue()
+            self.waiting = {**{event.body: event.key for event in events}, **self.waiting}
+        elif events:
+            self.runner.run(self.settle(partition, events, fate))
 
-    async def settle(self, lane: Lane, rows: list[Row], fate: str) -> None:
-        half = len(rows) // 2  # in two parts, as after a split
-        for part in (rows[:half], rows[half:]):
+    async def settle(self, partition: Partition, events: list[QueuedEvent], fate: str) -> None:
+        half = len(events) // 2  # in two parts, as after a split
+        for part in (events[:half], events[half:]):
             if fate == "delivered":
-                await self.outbox.deliver(lane, part)
+                await self.queue.settle(partition, part)
                 self.delivered += len(part)
             elif part:
-                await self.outbox.bury(lane, part, "refused", 400)
-                self.dead += [row.body for row in part]
+                await self.queue.dead_letter(partition, part, "refused", 400)
+                self.dead += [event.body for event in part]
         if (over := len(self.dead) - MAX_DEAD) > 0:
             self.dropped["dead_full"] += over
             del self.dead[:over]
@@ -145,7 +136,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def replay(self) -> None:
         async def work() -> int:
-            count = await self.outbox.backlog.replay()
+            count = await self.queue.replay()
             await self.settled()
             return count
 
@@ -159,7 +150,7 @@ class OutboxMachine(RuleBasedStateMachine):
         async def drains() -> bool:
             try:
                 async with asyncio.timeout(0.001):
-                    await self.outbox.ledger.drained()
+                    await self.queue.flushed()
             except TimeoutError:
                 return False
             return True
@@ -174,11 +165,11 @@ class OutboxMachine(RuleBasedStateMachine):
 
         async def work() -> None:
             if is_clean:
-                await self.store.close()
+                await self.queue.close()
             else:
                 copy = Path(tempfile.mkdtemp()) / "copy"
                 shutil.copytree(self.folder, copy)
-                await self.store.close()
+                await self.queue.close()
                 shutil.rmtree(self.folder)
                 self.folder = copy
             await self.open()
@@ -187,33 +178,33 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_are_those_of_the_model(self) -> None:
-        outbox = getattr(self, "outbox", None)
-        if outbox is None:
+        queue = getattr(self, "queue", None)
+        if queue is None:
             return
-        ledger = outbox.ledger
-        assert ledger.pending == len(self.waiting)
-        assert ledger.bytes == sum(map(len, self.waiting))
-        assert ledger.dead == len(self.dead)
-        assert ledger.delivered == self.delivered
-        assert ledger.dropped == {k: n for k, n in self.dropped.items() if n}
-        assert ledger.accepted == self.accepted
-        lost = sum(ledger.dropped.values())
-        assert ledger.accepted == ledger.delivered + ledger.pending + ledger.dead + lost
-        assert (ledger.room.coming, ledger.room.coming_bytes) == (0, 0)
+        assert queue.pending == len(self.waiting)
+        assert queue.stats(0, None).bytes == sum(map(len, self.waiting))
+        assert queue.dead == len(self.dead)
+        assert queue.delivered == self.delivered
+        assert queue.dropped == {k: n for k, n in self.dropped.items() if n}
+        assert queue.accepted == self.accepted
+        lost = sum(queue.dropped.values())
+        assert queue.accepted == queue.delivered + queue.pending + queue.dead + lost
+        assert queue.capacity.events == queue.pending
+        assert queue.capacity.bytes == queue.stats(0, None).bytes
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            if self.store is not None:
-                self.runner.run(self.store.close())
+            if self.storage is not None:
+                self.runner.run(self.queue.close())
             self.runner.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class InMemory(OutboxMachine):
+class InMemory(QueueMachine):
     is_durable = False
 
 
-class OnDisk(OutboxMachine):
+class OnDisk(QueueMachine):
     is_durable = True
 
 
@@ -222,9 +213,9 @@ class OnDisk(OutboxMachine):
     ("runs", "steps"), [(10, 50), pytest.param(100, 200, marks=pytest.mark.slow)]
 )
 def test_the_outbox_does_what_the_model_says(
-    machine: type[OutboxMachine], runs: int, steps: int, monkeypatch: pytest.MonkeyPatch
+    machine: type[QueueMachine], runs: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog_module, "WINDOW_ROWS", 6)  # so that rows wait on disk, too
+    monkeypatch.setattr(backlog_module, "MEMORY_EVENTS", 6)  # so that rows wait on disk, too
     run_state_machine_as_test(
         machine,
         settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None),

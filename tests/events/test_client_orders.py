@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ async def test_of_two_closes_the_shorter_one_ends_both(outbox: str | None) -> No
 
 
 # Opening
+
+
+async def test_ten_open_clients_are_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    clients = [DriftEvents(1, base_url=NOWHERE) for _ in range(12)]
+    for client in clients:
+        await client.open()
+    for client in clients:
+        await client.close(0)
+    assert caplog.text.count("clients with events are open") == 1
 
 
 @TURNS
@@ -263,12 +274,13 @@ async def test_what_was_taken_from_the_items_is_accepted_also_when_cancelled(
 
 
 async def test_closing_ends_the_wait_for_a_full_disk(tmp_path: Path) -> None:
-    def fill(disk: Any) -> None:
-        (pages,) = disk._file.db.execute("PRAGMA page_count").fetchone()
-        disk._file.db.execute(f"PRAGMA max_page_count={pages}")
+    def fill(file: Any) -> None:
+        (pages,) = file._db.execute("PRAGMA page_count").fetchone()
+        file._db.execute(f"PRAGMA max_page_count={pages}")
 
     events = DriftEvents(1, base_url=NOWHERE, outbox=tmp_path, timeout=2)
     await events.open()
+    await events.track("Step", user_id=1)
     await on_disk(events, fill)
     large = {"text": "x" * 9999}
     waiting = asyncio.create_task(events.track("Step", user_id=1, attributes=large))
@@ -276,7 +288,7 @@ async def test_closing_ends_the_wait_for_a_full_disk(tmp_path: Path) -> None:
     stats = await events.close(0)
     with pytest.raises(ClosedError):
         await waiting
-    assert stats.accepted == events.stats().accepted == 0
+    assert stats.accepted == events.stats().accepted == 1
 
 
 def test_who_comes_to_wait_for_room_after_close_is_refused_until_it_is_open_again() -> None:
@@ -286,12 +298,12 @@ def test_who_comes_to_wait_for_room_after_close_is_refused_until_it_is_open_agai
             await events.open()
             await events.track("Step", user_id=1)
             await events.close(0)
-            room, until = events._outbox.ledger.room, asyncio.get_running_loop().time() + 9
+            capacity, until = events._queue.capacity, asyncio.get_running_loop().time() + 9
             with pytest.raises(ClosedError):
-                await room.wait(1, until)
+                await capacity.reserve(1, until)
             await events.open()
             with pytest.raises(TimeoutError):
-                await room.wait(1, until)
+                await capacity.reserve(1, until)
             await events.close(0)
 
     run(story())
