@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import attrs
 
@@ -323,13 +323,20 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _spellings(secret: str) -> tuple[str, ...]:
+    """Return a secret as it stands, in a URL, in a form, and in JSON."""
+    form = quote_plus(secret, errors="replace")
+    return secret, form, form.replace("+", "%20"), json.dumps(secret)[1:-1]
+
+
 def _one_line(text: str, most: int, secrets: Iterable[str]) -> str:
     """Return the first *most* bytes of *text* on one line of printable characters.
 
     Secrets are masked before the cut, since half of one would not be found.
     """
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    spellings = [form for secret in filter(None, secrets) for form in _spellings(secret)]
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, "***")
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
     return " ".join(printable.split()).encode()[:most].decode(errors="ignore")
 

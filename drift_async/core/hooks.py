@@ -101,7 +101,11 @@ class Hooks:
         """Send a request whose body has *size* bytes, and report its beginning and its end."""
         # Not the loop's clock: that of uvloop counts in milliseconds.
         clock = time.monotonic
-        _call(self.on_request, RequestInfo(operation, attempt, size))
+        try:
+            _call(self.on_request, RequestInfo(operation, attempt, size))
+        except BaseException:
+            sending.close()
+            raise
         began = clock()
         seen: tuple[int | None, str | None] = (None, "cancelled")
         size, request_id = 0, None

@@ -142,6 +142,8 @@ class HttpSession:
         return self._hooks.observe(name, attempt, size, sending)
 
     async def _send(self, request: Request, seconds: float) -> Response | Failure:
+        if self.is_closed:  # since the call was given its turn
+            return Failure("closed", "the client was closed", sent=False)
         endpoint = request.endpoint
         has_body = request.body is not None  # no variable holds a body, as it may hold a credential
         response: aiohttp.ClientResponse | None = None
@@ -402,8 +404,8 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
     A small compressed body yields gigabytes, with no wait for the network between its pieces.
     """
-    coding = response.headers.get(CONTENT_ENCODING, "identity").strip().lower()
-    decompressor = None if coding == "identity" else Decompressor(coding)
+    coding = ", ".join(response.headers.getall(CONTENT_ENCODING, ())).strip().lower()
+    decompressor = None if coding in ("", "identity") else Decompressor(coding)
     size = turns = 0
     async for data in response.content.iter_any():
         for piece in (data,) if decompressor is None else decompressor.feed(data):

@@ -156,9 +156,9 @@ def without_unset(**fields: Any) -> dict[str, Any]:
 
 def token_secret(field: str, value: str | Secret) -> Secret:
     """Return *value* as a secret, or raise `InputError` if no header could carry it."""
-    value = hide(value)
-    if not isinstance(value, Secret) or not value.reveal():
+    secret = value = hide(value)
+    if secret is None or not isinstance(secret.reveal(), str) or not secret.reveal():
         raise InputError(field, "must be a text that is not empty")
-    if not is_visible(value.reveal()):
+    if not is_visible(secret.reveal()):
         raise InputError(field, "must be visible ASCII without blanks or line ends")
-    return value
+    return secret
