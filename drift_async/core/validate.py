@@ -156,7 +156,8 @@ def without_unset(**fields: Any) -> dict[str, Any]:
 
 def token_secret(field: str, value: str | Secret) -> Secret:
     """Return *value* as a secret, or raise `InputError` if no header could carry it."""
-    secret = value = hide(value)
+    secret: Secret | None
+    value = secret = hide(value)
     if secret is None or not isinstance(secret.reveal(), str) or not secret.reveal():
         raise InputError(field, "must be a text that is not empty")
     if not is_visible(secret.reveal()):
