@@ -13,7 +13,7 @@ import attrs
 from ..errors import CallInfo, CursorError, DriftError
 from .caller import Caller
 from .cursors import Cursor, next_cursor, write_position
-from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
+from .process import decode
 from .request import Endpoint
 from .validate import integer
 
@@ -101,10 +101,7 @@ class Pager(Generic[T]):
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         response = await self._caller.send(endpoint.request(values))
-        if len(response.body) > DECODE_IN_THREAD_BYTES:
-            items, value = await run_in_decoder(endpoint.parse_page, response)
-        else:
-            items, value = endpoint.parse_page(response)
+        items, value = await decode(endpoint.parse_page, response)
         try:
             following = next_cursor(endpoint.pages, value, response.headers, cursor, len(items))
         except ValueError as fault:

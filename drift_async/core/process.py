@@ -19,6 +19,8 @@ import attrs
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from .request import Response
+
 T = TypeVar("T")
 A = TypeVar("A")
 
@@ -146,6 +148,13 @@ after_fork(_open.clear)
 
 
 # The decoder thread
+
+
+async def decode(parse: Callable[[Response], T], response: Response) -> T:
+    """Return `parse(response)`, run in the decoder thread if the body is large."""
+    if len(response.body) <= DECODE_IN_THREAD_BYTES:
+        return parse(response)
+    return await run_in_decoder(parse, response)
 
 
 async def run_in_decoder(work: Callable[[A], T], given: A) -> T:
