@@ -196,7 +196,8 @@ class Contacts(Resource):
     async def find_by_external_id(self, *external_ids: str) -> list[Contact]:
         """Return the contacts with these ids of yours; unknown ones are left out.
 
-        Takes one request for each 50 ids, or fewer where they are long. https://devdocs.drift.com/docs/retrieving-contact
+        Takes one request for each 50 ids, or fewer where they are long.
+        https://devdocs.drift.com/docs/retrieving-contact
         """
         ids = [validate.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
         if not ids:
@@ -404,17 +405,16 @@ def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
     """Cut ids into requests, by their number and by the length of the address."""
-    for many in batched(ids, IDS_PER_REQUEST):
-        batch: list[str] = []
-        length = 0
-        for one in many:
-            size = len("&id=") + len(quote(one, safe=""))
-            if batch and length + size > BYTES_OF_IDS:
-                yield batch
-                batch, length = [], 0
-            batch.append(one)
-            length += size
-        yield batch
+    batch: list[str] = []
+    length = 0
+    for one in ids:
+        size = len("&id=") + len(quote(one, safe=""))
+        if len(batch) == IDS_PER_REQUEST or (batch and length + size > BYTES_OF_IDS):
+            yield batch
+            batch, length = [], 0
+        batch.append(one)
+        length += size
+    yield batch
 
 
 def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..core.secret import Secret
+from ..core.secret import Secret, hide
 from ..core.strict_json import loads
 from ..core.validate import integer, number, token_secret
 from ..errors import InputError, VerificationError
@@ -26,13 +26,15 @@ class Verifier:
 
     def __init__(
         self,
-        tokens: tuple[Secret, ...],
+        tokens: tuple[str | Secret, ...] | None,
         *,
         tolerance: float | None,
         max_body: int,
         clock: Callable[[], float],
     ) -> None:
-        self._tokens = tokens
+        if not tokens:
+            raise InputError("verification_token", "must be a text, or several")
+        self._tokens = [token_secret("verification_token", token) for token in tokens]
         self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
         self.max_body = integer("max_body", max_body, 1)
         self._clock = clock
@@ -81,18 +83,12 @@ class Verifier:
         return abs(when.timestamp() - self._clock()) > self._tolerance
 
 
-def as_secrets(tokens: str | Secret | Collection[str | Secret]) -> tuple[Secret, ...] | InputError:
-    """Return the tokens as secrets, or the error to raise.
-
-    Raised here, the error would show the tokens in a traceback that includes local variables.
-    """
+def hide_all(tokens: str | Secret | Collection[str | Secret]) -> tuple[str | Secret, ...] | None:
+    """Return the tokens as secrets, for the caller to bind at once; None if they are no texts."""
     given: object = (tokens,) if isinstance(tokens, str | Secret) else tokens
-    if not isinstance(given, Collection) or isinstance(given, bytes | Mapping) or not given:
-        return InputError("verification_token", "must be a text, or several")
-    try:
-        return tuple(token_secret("verification_token", token) for token in given)
-    except InputError as error:
-        return error.with_traceback(None)
+    if not isinstance(given, Collection) or isinstance(given, bytes | Mapping):
+        return None
+    return tuple(hide(token) for token in given)
 
 
 def header_values(headers: Headers, name: str) -> list[str]:

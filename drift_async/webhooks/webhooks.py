@@ -22,7 +22,7 @@ from ..core.validate import integer, number
 from ..errors import InputError
 from .events import WebhookEvent, log
 from .receive import AsgiReceiver, DeliveryReceiver, HandlerQueue, aiohttp_handler
-from .verify import MIB, Headers, Verifier, as_secrets
+from .verify import MIB, Headers, Verifier, hide_all
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -94,10 +94,8 @@ class HandlerRegistry:
         on_error: OnError | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        tokens = as_secrets(verification_token)
+        tokens = hide_all(verification_token)
         del verification_token  # a traceback can show the locals of this frame
-        if isinstance(tokens, InputError):
-            raise tokens
         self._verifier = Verifier(tokens, tolerance=tolerance, max_body=max_body, clock=clock)
         self._dedup_cache = DedupCache(
             number("dedup_window", dedup_window), integer("dedup_size", dedup_size, 1), clock
