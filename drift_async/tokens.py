@@ -41,7 +41,7 @@ _LONGEST = 3_200_000_000
 """Seconds: a lifetime over a century is none."""
 
 LOOK = 3600.0
-"""Seconds after which to look again whether another client has brought a new token."""
+"""Seconds after which to check again whether another client has renewed the token."""
 
 
 def _masked(value: str | Secret) -> Secret:
@@ -50,7 +50,7 @@ def _masked(value: str | Secret) -> Secret:
 
 @model
 class Token(Model):
-    """What OAuth gives for an organisation, ``org_id``. Refuses pickling; `to_json` reveals it.
+    """A token of OAuth for an organisation, ``org_id``. Refuses pickling; `to_json` reveals it.
 
     ``to_json(token)`` is what to store, ``from_json(Token, stored)`` brings it back. The access
     token ends at ``expires_at``, by this machine's clock; ``expires_in`` is its lifetime in
@@ -115,7 +115,7 @@ def completed(body: bytes, old: Token | None, now: float) -> bytes:
 
 
 class TokenSource:
-    """What `OAuth.auth` makes. ``token`` is the one in use."""
+    """The result of `OAuth.auth`: a token that is renewed, for any number of clients."""
 
     def __init__(
         self,

@@ -158,7 +158,7 @@ class BaseClient:
 
     @property
     def rate(self) -> RateState:
-        """What pacing does now: rate, burst, waiting calls, seconds of a pause."""
+        """The state of the rate limiter: rate, burst, waiting calls, seconds of a pause."""
         return self._caller.state.limiters["default"].state()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What outlives one client: forked children, the end of the interpreter, the decoder thread.
+"""Forked children, the end of the interpreter, and the decoder thread: shared by all clients.
 
 This module takes callables and knows no client. It holds the only fork hook of the package.
 """

@@ -189,7 +189,7 @@ class Conversations(Resource):
         )
 
     async def get(self, conversation_id: int) -> Conversation:
-        """Return a conversation; `NotFoundError` if the organisation has no such.
+        """Return a conversation; `NotFoundError` if the organisation has none with this id.
 
         https://devdocs.drift.com/docs/retrieve-a-conversation
         """

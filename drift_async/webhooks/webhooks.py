@@ -1,7 +1,7 @@
 """`Webhooks`: verifies deliveries and runs the handlers of their events.
 
 `HandlerRegistry`, `DispatchRun` and `DedupCache` are shared with the blocking `Webhooks`, which is
-in ``drift_async.sync.webhooks``. What happens to an HTTP request is in ``receive.py``.
+in ``drift_async.sync.webhooks``. HTTP requests are handled in ``receive.py``.
 """
 
 from __future__ import annotations
