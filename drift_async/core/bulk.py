@@ -80,7 +80,6 @@ class ProgressReporter:
             self.report()
 
     def report(self) -> None:
-        """Report the progress."""
         if self._progress is None:
             return
         now = self._caller.now()

@@ -105,22 +105,18 @@ class Portal:
             if self._finalizer is not None:
                 self._finalizer.detach()
         if thread is None:
-            self._wait_for_closing()
+            if self._ending is not None:
+                self._ending.join()
             return run_inline(closing)
         try:
             return thread.run(closing)
         finally:
             thread.stop()
 
-    def _wait_for_closing(self) -> None:
-        """Wait while another thread is closing the client."""
-        if self._ending is not None:
-            self._ending.join()
-
     def _ensure_thread(self) -> LoopThread:
         """Return the loop thread; start it and open the client on it if there is none."""
-        if self._closed_reason is None:
-            self._wait_for_closing()
+        if self._closed_reason is None and self._ending is not None:
+            self._ending.join()  # another thread is closing the client
         with self._lock:
             if self._thread is not None:
                 return self._thread
