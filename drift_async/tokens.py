@@ -68,11 +68,8 @@ class Token(Model):
     scope: str | None = None
 
     wire: ClassVar[Mapping[str, str]] = {
-        "access_token": "access_token",
-        "refresh_token": "refresh_token",
-        "expires_in": "expires_in",
-        "expires_at": "expires_at",
-        "token_type": "token_type",
+        name: name
+        for name in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")
     }
 
     @property

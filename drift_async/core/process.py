@@ -154,8 +154,8 @@ async def decode(parse: Callable[[Response], T], response: Response) -> T:
 async def run_in_decoder(work: Callable[[A], T], given: A) -> T:
     """Run `work(given)` in the decoder thread and return its result.
 
-    A process has one decoder thread: two would only take the interpreter from each other, and from
-    the loop. The loop's own executor is the user's, whose work may wait for ours.
+    A process has one decoder thread: a second one would only compete for the interpreter. The
+    loop's own executor is not used, because the user's work in it may wait for ours.
     """
     global _executor
     try:

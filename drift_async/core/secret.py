@@ -77,7 +77,7 @@ def env_value(env: Mapping[str, str] | None, name: str) -> str | None:
 
 
 def secret_from(env: Mapping[str, str] | None, name: str) -> tuple[Secret | None, str]:
-    """Return the variable *name*, or what the file in *name*_FILE holds; or why there is none."""
+    """Return the variable *name*, or the text of the file that *name*_FILE names; or why not."""
     if (value := hide(env_value(env, name) or None)) is not None:
         assert isinstance(value, Secret)
         return value, ""

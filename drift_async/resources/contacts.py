@@ -91,7 +91,7 @@ class ContactUpdate:
 
 
 class IdType(Enum):
-    """Whose id a contact is looked up by."""
+    """The kind of the id by which a contact is found."""
 
     EXTERNAL = "external"
     DRIFT = "drift"

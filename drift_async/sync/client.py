@@ -145,8 +145,9 @@ class Drift(BaseClient):
 
         It shares connections and rate limits, and is opened and closed with the client itself.
         """
-        view = self._core.with_options(timeout=timeout, retry=retry)
-        return type(self)._around(view, self._portal)
+        return type(self)._around(
+            self._core.with_options(timeout=timeout, retry=retry), self._portal
+        )
 
     def request(
         self,
