@@ -177,8 +177,4 @@ def _fields(
 
 
 def _properties(field: str, value: Sequence[CustomProperty]) -> list[dict[str, Any]]:
-    return validate.items(field, value, _property)
-
-
-def _property(field: str, value: object) -> dict[str, Any]:
-    return body_of(field, value, CustomProperty)
+    return validate.items(field, value, lambda name, one: body_of(name, one, CustomProperty))

@@ -16,7 +16,7 @@ from ..core.bulk import Bulk, BulkOptions, Items, batched
 from ..core.models import FrozenMap, Model, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
-from ..core.strict_json import MAX_DEPTH
+from ..core.strict_json import MAX_DEPTH, to_ms
 from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
 from .upserts import Upserts
@@ -351,7 +351,7 @@ class Contacts(Resource):
             event=validate.text("event", event),
             contactId=validate.optional(validate.identity, "contact_id", contact_id),
             externalId=validate.optional(validate.text, "external_id", external_id),
-            createdAt=validate.moment("created_at", created_at),
+            createdAt=validate.optional(to_ms, "created_at", created_at),
         )
         return await self._call(ADD_TIMELINE_EVENT, body)
 
