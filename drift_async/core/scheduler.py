@@ -95,10 +95,10 @@ class BulkScheduler(Generic[Item, Value]):
             and not self._is_stopped
         )
 
-    def read(self, source: Iterator[Item], *, until: float = math.inf) -> None:
-        """Fill the buffer: a window of items, and as many as can start now.
+    def read(self, source: Iterator[Item], *, until: float) -> None:
+        """Read a window of items and as many as can start now, or until that time.
 
-        Stops early at the time *until*, on the clock of the caller.
+        The time is on the clock of the caller.
         """
         self._read_up_to(self._window_in_batches + self._limit - self._running, source, until)
 

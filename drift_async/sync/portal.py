@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 import socket
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -31,9 +30,6 @@ EXIT_TIMEOUT = 5.0
 
 CANCEL_TIMEOUT = 1.0
 """Seconds that Ctrl-C waits for the cancelled call to end."""
-
-# From 3.12 on a task can start without waiting for the next turn of the loop.
-_EAGER_START: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Lifecycle(Protocol):
@@ -200,7 +196,7 @@ class PendingCall:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the coroutine. Runs on the loop thread, in a copy of the caller's context."""
-        self._task = asyncio.Task(self._run(), loop=loop, **_EAGER_START)
+        self._task = loop.create_task(self._run())
 
     def refuse(self, error: BaseException) -> None:
         """End a call that was never started."""

@@ -39,32 +39,29 @@ class Verifier:
         self.max_body = integer("max_body", max_body, 1)
         self._clock = clock
 
-    def verify(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
-        """Return the event, or the error that refuses it, for the caller to raise.
-
-        Raises `InputError` if *body* or *headers* have the wrong type.
-        """
+    def verify(self, body: bytes, headers: Headers) -> WebhookEvent:
+        """Return the event, or raise `VerificationError`; `InputError` for a wrong type."""
         if not isinstance(body, bytes | bytearray | memoryview):
             raise InputError("body", "must be the bytes that came")
         sent = header_values(headers, TOKEN_HEADER)
         if not all(map(self._accepts, sent)):
-            return VerificationError("the verification token is wrong", reason="token")
+            raise VerificationError("the verification token is wrong", reason="token")
         if len(body) > self.max_body:
-            return VerificationError(f"the body is over {self.max_body} bytes", reason="size")
+            raise VerificationError(f"the body is over {self.max_body} bytes", reason="size")
         try:
             payload = loads(bytes(body), limit_depth=True)
         except ValueError:
             payload = None
         if type(payload) is not dict:
-            return VerificationError("the body is not a JSON object", reason="body")
+            raise VerificationError("the body is not a JSON object", reason="body")
         if "token" in payload:
             if not self._accepts(payload.pop("token")):
-                return VerificationError("the verification token is wrong", reason="token")
+                raise VerificationError("the verification token is wrong", reason="token")
         elif not sent:
-            return VerificationError("there is no verification token", reason="token")
+            raise VerificationError("there is no verification token", reason="token")
         event = read_event(payload)
         if self._is_stale(event):
-            return VerificationError(
+            raise VerificationError(
                 f"the event is more than {self._tolerance:g} s away from now", reason="time"
             )
         return event

@@ -113,15 +113,12 @@ class HandlerRegistry:
         pairs. A token that is missing or wrong, a body over ``max_body``, a body that is not a
         JSON object, or an event too far from now raises `VerificationError`.
         """
-        result: WebhookEvent | Exception
         try:
-            result = self._verifier.verify(body, headers)
+            return self._verifier.verify(body, headers)
         except Exception as error:
-            result = error.with_traceback(None)
+            failure = error.with_traceback(None)
         del body, headers  # a traceback can show the locals of this frame: they hold a token
-        if isinstance(result, Exception):
-            raise result
-        return result
+        raise failure
 
     def _register(self, kind: type[WebhookEvent], handler: Handler) -> None:
         if not callable(handler):
