@@ -91,7 +91,6 @@ class Drift(BaseClient):
     gdpr: Gdpr
     scim: Scim
     reports: Reports
-    _without_token: str
 
     def __init__(
         self,

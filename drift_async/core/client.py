@@ -48,13 +48,6 @@ class CommonSettings(TypedDict, total=False):
 class BaseClient:
     """A client: settings until it is opened, connections as well until it is closed."""
 
-    _caller: Caller
-    _origin: str
-    _limits: Limits
-    _proxy: Secret | None
-    _tls: ssl.SSLContext | None
-    _is_view: bool
-
     def _set_up(
         self,
         *,

@@ -7,8 +7,6 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
-import attrs
-
 from ..core import validate
 from ..core.models import Model, OpenEnum, body_of, model
 from ..core.paging import Pager
@@ -90,7 +88,6 @@ DELETE = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Accounts(Resource):
     """Companies known to Drift: https://devdocs.drift.com/docs/account-model"""
 

@@ -151,7 +151,6 @@ UNSUBSCRIBE = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Contacts(Resource):
     """People known to Drift: https://devdocs.drift.com/docs/contact-model
 

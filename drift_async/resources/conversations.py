@@ -149,7 +149,6 @@ ATTACHMENT = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Conversations(Resource):
     """Conversations of contacts with users and bots.
 

@@ -77,7 +77,6 @@ CONVERSATIONS = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Reports(Resource):
     """Numbers about conversations: https://devdocs.drift.com/docs/conversation-reporting"""
 

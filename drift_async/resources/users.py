@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar
 
-import attrs
-
 from ..core import validate
 from ..core.bulk import batched
 from ..core.models import Model, OpenEnum, model
@@ -136,7 +134,6 @@ UPDATE = Endpoint("PATCH", "/users/update", User, effect="idempotent", scope="us
 MEETINGS = Endpoint("GET", "/users/meetings/org", list[Meeting], scope="user_read")
 
 
-@attrs.define(eq=False, repr=False)
 class Users(Resource):
     """The members of the organisation: https://devdocs.drift.com/docs/user-model"""
 
