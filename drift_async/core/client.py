@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -191,15 +191,8 @@ class BaseClient:
 
 def origin(field: str, url: str) -> str:
     """Return a base URL without its last slash, or raise `InputError`: https, but for loopback."""
-    try:
-        parts = urlsplit(text(field, url))
-        host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")  # as the resolver will
-    except ValueError:
-        raise InputError(field, "must be a URL") from None
-    if parts.scheme not in ("https", "http") or not host:
-        raise InputError(field, "must be a URL that begins with https://")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    parts = _split(field, url)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise InputError(field, "must be https; plain http is for loopback addresses only")
     if "@" in parts.netloc or any(sign in url for sign in "?#\\"):
         raise InputError(field, "must not hold credentials, query or fragment")
@@ -212,14 +205,20 @@ def _proxy(url: str | None) -> Secret | None:
     """Return the URL of a proxy, which may hold credentials, or raise `InputError`."""
     if url is None:
         return None
-    try:
-        parts = urlsplit(text("proxy", url))
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise InputError("proxy", "must be a URL") from None
-    if parts.scheme not in ("https", "http") or not host:
-        raise InputError("proxy", "must be a URL that begins with http:// or https://")
+    _split("proxy", url)
     return Secret(url)
+
+
+def _split(field: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(text(field, url))
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the resolver will
+    except ValueError:
+        raise InputError(field, "must be a URL") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise InputError(field, "must be a URL that begins with https:// or http://")
+    return parts
 
 
 def _checked(tls: ssl.SSLContext | None, any_certificate: bool) -> ssl.SSLContext | None:

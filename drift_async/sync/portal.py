@@ -183,8 +183,6 @@ async def _as_coroutine(read: Callable[[], T]) -> T:
 class PendingCall:
     """A coroutine that a caller waits for while the loop thread runs it."""
 
-    __slots__ = ("_coroutine", "_error", "_over", "_result", "_task", "is_over")
-
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
         self._over = threading.Lock()
