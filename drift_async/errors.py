@@ -324,10 +324,8 @@ def _text(value: object) -> str | None:
 
 
 def _one_line(text: str, most: int, secrets: Iterable[str]) -> str:
-    """Return the first *most* bytes of *text* on one line of printable characters.
-
-    Secrets are masked before the cut, since half of one would not be found.
-    """
+    """Return the first *most* bytes of *text*, printable, on one line, with masked secrets."""
+    # Masked before the cut: half of a secret would not be found.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     printable = "".join(sign if sign.isprintable() else " " for sign in text)

@@ -141,10 +141,7 @@ class FileBuffer(Sink):
         await self._on_disk(self._file.write, chunk)
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        """Run *work* in the disk's thread, and raise its `OSError` as a `DiskError`.
-
-        The attempt around it would take an `OSError` for one of the connection.
-        """
+        """Run *work* in the thread, and raise a `DiskError`, since `OSError` is the connection's."""
         error = await self._in_thread(self._step, work, *args)
         if error is not None:
             raise DiskError(error)
@@ -154,10 +151,7 @@ class FileBuffer(Sink):
         return await asyncio.shield(loop.run_in_executor(self._thread, work, *args))
 
     def _step(self, work: Callable[..., object], *args: object) -> OSError | None:
-        """Run *work* unless an earlier disk step failed. Return the first error.
-
-        The call that should have seen that error may have been cancelled.
-        """
+        """Run *work* unless an earlier disk step failed; return the first error of all steps."""
         if self._disk_error is None:
             try:
                 work(*args)

@@ -92,10 +92,7 @@ class Pager(Generic[T]):
         return None
 
     async def _fetch(self, cursor: Cursor, wanted: int | None) -> FetchedPage[T]:
-        """Fetch the page at *cursor*, of which *wanted* items are needed; None for all.
-
-        Raises `CursorError` if the next page is needed and the response does not say where it is.
-        """
+        """Fetch the page at *cursor*, of which *wanted* items are needed; None for all."""
         endpoint = self._endpoint
         # The service's own page token carries the filters it was made with.
         values = {} if "page_token" in cursor else dict(self._values)

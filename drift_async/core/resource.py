@@ -33,10 +33,7 @@ class Resource:
     def _pages(
         self, endpoint: Endpoint[list[T]], resume: str | None = None, /, **values: Any
     ) -> Pager[T]:
-        """Return a pager over the pages of a list, from a saved position on if one is given.
-
-        Bad input is refused here rather than at the first step.
-        """
+        """Return a pager, from a saved position on if one is given; bad input is refused now."""
         path = endpoint.target(values).partition("?")[0]
         start = {} if resume is None else read_position(endpoint, path, resume)
         return Pager(self._caller, endpoint, values, path, start)

@@ -89,10 +89,7 @@ def hide_all(tokens: str | Secret | Collection[str | Secret]) -> tuple[str | Sec
 
 
 def header_values(headers: Headers, name: str) -> list[str]:
-    """Return all values of the header *name*, which is in lower case.
-
-    A value that is not text is returned as "": the header is there, and matches nothing.
-    """
+    """Return all values of the header *name* (in lower case), as "" where a value is not text."""
     items = getattr(headers, "items", None)
     try:
         pairs: Iterable[Any] = items() if callable(items) else headers
