@@ -142,7 +142,8 @@ class HttpSession:
         return self._hooks.observe(name, attempt, size, sending)
 
     async def _send(self, request: Request, seconds: float) -> Response | Failure:
-        endpoint, data = request.endpoint, request.body
+        endpoint = request.endpoint
+        has_body = request.body is not None  # no variable holds a body, as it may hold a credential
         response: aiohttp.ClientResponse | None = None
         is_whole = False
         attempt = self._begin_attempt(request, seconds)
@@ -150,11 +151,11 @@ class HttpSession:
             response = await self._http.request(
                 endpoint.method,
                 URL(self._origin + request.target, encoded=True),
-                headers=None if data is None else {CONTENT_TYPE: endpoint.content},
-                data=data,
+                headers={CONTENT_TYPE: endpoint.content} if has_body else None,
+                data=request.body,
                 allow_redirects=False,
                 # A POST without a body would be said to hold octets.
-                skip_auto_headers=_NO_TYPE if data is None and endpoint.method != "GET" else None,
+                skip_auto_headers=None if has_body or endpoint.method == "GET" else _NO_TYPE,
             )
             body = self._read_at_once(request, response)
             if body is None:
