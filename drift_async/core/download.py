@@ -141,7 +141,7 @@ class FileBuffer(Sink):
         await self._on_disk(self._file.write, chunk)
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        """Run *work* in the thread, and raise a `DiskError`, since `OSError` is the connection's."""
+        """Run *work* in the thread, and raise its `OSError` as a `DiskError`."""
         error = await self._in_thread(self._step, work, *args)
         if error is not None:
             raise DiskError(error)
