@@ -40,8 +40,8 @@ class RequestInfo:
 class ResponseInfo:
     """An attempt is over, after ``seconds``.
 
-    ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
-    as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
+    ``status`` is that of the reply; None without a whole reply, and then ``error`` is the kind of
+    failure, such as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
     """
 
     operation: str
@@ -88,8 +88,7 @@ class Hooks:
 
     def watch_attempts(self) -> bool:
         """Return whether each attempt has to be reported: to a callable, or in the log."""
-        heard = self.on_request is not None or self.on_response is not None
-        return heard or log.isEnabledFor(logging.DEBUG)
+        return bool(self.on_request or self.on_response) or log.isEnabledFor(logging.DEBUG)
 
     async def observe(
         self,

@@ -67,10 +67,8 @@ def bearer(token: Secret) -> Secret:
 
 
 def env_value(env: Mapping[str, str] | None, name: str) -> str | None:
-    """Return a variable of *env*, by default of the process's environment.
-
-    No caller binds that environment to a local variable, which a traceback could show.
-    """
+    """Return a variable of *env*, by default of the process's environment."""
+    # Callers do not bind that environment to a local variable, which a traceback could show.
     return (os.environ if env is None else env).get(name)
 
 

@@ -7,13 +7,12 @@ of the field and the limit. No message contains the value.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ..errors import InputError
 from .secret import Secret, hide, is_visible
-from .strict_json import to_ms, to_plain_json
+from .strict_json import to_plain_json
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -113,11 +112,6 @@ def items(field: str, value: object, check: Callable[[str, Any], T]) -> list[T]:
     if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
         raise InputError(field, "must be a list or another collection")
     return [check(f"{field}[{n}]", item) for n, item in enumerate(value)]
-
-
-def moment(field: str, value: datetime | None) -> int | None:
-    """Return an aware datetime as epoch milliseconds; None stays None."""
-    return None if value is None else to_ms(field, value)
 
 
 def attributes(field: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
