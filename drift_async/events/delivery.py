@@ -16,9 +16,8 @@ from ..core.rate_limit import Limiter
 from ..core.request import Endpoint, Failure, Request, Response
 from ..core.retry import AMBIGUOUS, THROTTLED, Retry, parse_retry_after
 from ..core.session import HttpSession
-from .backlog import logger
 from .partition import NEVER, Partition
-from .queue import EventQueue
+from .queue import EventQueue, logger
 from .storage import QueuedEvent
 
 MAX_BATCH_BYTES = 1024 * 1024

@@ -1,4 +1,4 @@
-"""`EventQueue`: accepting events, and what happens when there is no capacity.
+"""`EventQueue`: accepted events until they are settled, all counters, and what happens when full.
 
 All of it runs in one event loop.
 """
@@ -6,40 +6,63 @@ All of it runs in one event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Literal, TypeVar
 
-from ..core.bulk import IndexedBatch, Items
-from ..errors import CallInfo, ClosedError, DeadlineError, InputError, OutboxFullError
-from .backlog import FREE, Backlog, logger, when_done
-from .models import Loss
+import attrs
+
+from ..core.models import FrozenMap
+from ..errors import CallInfo, ClosedError, DeadlineError, OutboxFullError
+from .capacity import Capacity
+from .models import EventStats, Loss
 from .partition import Partition
-from .storage import DeadLimits, QueuedEvent, Source, Storage, StorageSummary
+from .storage import (
+    DeadLetter,
+    DeadLetters,
+    DeadLimits,
+    Expired,
+    MemoryStorage,
+    QueuedEvent,
+    ReadResult,
+    Replayed,
+    Source,
+    Storage,
+    StorageSummary,
+)
 
 WhenFull = Literal["block", "error", "drop_new", "drop_old"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("drift_async.events")
+
+MEMORY_EVENTS = 20_000
+MEMORY_BYTES = 16 * 1024 * 1024
+"""How much of a file is in memory at the same time, about."""
+
+FREE = sys.maxsize
+"""Number up to which the events of another process's file use no capacity: all of them."""
 
 SPACE = 16_384
 """Bytes of old events, beyond the size of a new one, that may go for it on a full disk: a page of
 the file is free only once all events in it are gone."""
 
-PIECE = 1024
-"""Events that may wait for the piece before them; then their source waits too."""
-
-YIELD_EVERY = 100
-"""Events after which other tasks have a turn."""
-
+RETRY_READ = 1.0
 RETRY_DISK = 0.2
-"""Seconds between two tries to write to a full disk."""
+"""Seconds until a failed read, or a write to a full disk, is tried again."""
 
 
-T = TypeVar("T")
+class EventQueue:
+    """Accepts events, counts them, and keeps them in partitions and storages until settled.
 
-
-class EventQueue(Backlog):
-    """Accepts events into the backlog: at once, or as ``when_full`` says."""
+    ``accepted == delivered + pending + dead + sum(dropped.values())`` holds at every moment: the
+    sides change together, without an await in between.
+    """
 
     def __init__(
         self,
@@ -51,8 +74,77 @@ class EventQueue(Backlog):
         on_drop: Callable[[Loss], object] | None,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(partitions, max_events, max_bytes, dead_limits, on_drop, clock)
+        self.partitions = [Partition() for _ in range(partitions)]
+        self.capacity = Capacity(max_events, max_bytes)
+        self.sources = [Source(MemoryStorage(clock))]
+        """The client's own storage, and files of ended processes."""
+        self.accepted = self.delivered = self.recovered = 0
+        self.dropped: dict[str, int] = {}
+        self.file_emptied = asyncio.Event()
+        """Set when the last event of another process's file is settled."""
         self._when_full = when_full
+        self._dead_limits = dead_limits
+        self._on_drop = on_drop
+        self._clock = clock
+
+    # Counts
+
+    @property
+    def own(self) -> Source:
+        """The client's own storage."""
+        return self.sources[0]
+
+    @property
+    def pending(self) -> int:
+        """Number of events that are accepted and not settled."""
+        return sum([source.pending for source in self.sources])
+
+    @property
+    def dead(self) -> int:
+        """Number of dead letters."""
+        return sum([source.dead for source in self.sources])
+
+    @property
+    def undeleted(self) -> int:
+        """Number of settled events that are still in a file."""
+        return sum([source.storage.undeleted for source in self.sources])
+
+    def stats(self, paused_for: float, stopped: str | None) -> EventStats:
+        """Return the counts of now."""
+        return EventStats(
+            accepted=self.accepted,
+            delivered=self.delivered,
+            pending=self.pending,
+            dead=self.dead,
+            dropped=FrozenMap(self.dropped),
+            recovered=self.recovered,
+            in_flight=sum([len(partition.in_flight) for partition in self.partitions]),
+            bytes=sum([source.bytes for source in self.sources]),
+            undeleted=self.undeleted,
+            paused_for=paused_for,
+            stopped=stopped,
+        )
+
+    def _lose(self, reason: str, count: int, detail: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self._report(Loss(reason=reason, count=count, detail=detail))
+
+    def _report(self, loss: Loss) -> None:
+        if self._on_drop is not None:
+            try:
+                self._on_drop(loss)
+            except Exception:  # delivery must not end because of the user's callable
+                logger.exception("on_drop raised")
+
+    def _report_damage(self, source: Source, answer: object = None) -> None:
+        for detail in source.storage.take_damage():
+            self._report(Loss(reason="damaged", count=0, detail=detail))
+
+    def _expire(self, source: Source, expired: Expired) -> None:
+        for reason, count in expired.items():
+            if count:
+                source.dead -= count
+                self._lose(reason, count, "dead letters over the limit were deleted")
 
     # Accepting
 
@@ -71,7 +163,8 @@ class EventQueue(Backlog):
         Raises `OutboxFullError`; ``block`` waits for at most *timeout* seconds.
         """
         size, freed = len(event.body), 0
-        until = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         while self.capacity.try_reserve(size) or await self._make_capacity(size, until):
             refusal = await self._store((event,), size, until)
             if refusal is None:
@@ -79,10 +172,12 @@ class EventQueue(Backlog):
             if self._when_full == "error":
                 raise OutboxFullError(f"the outbox's disk takes nothing ({refusal})")
             if self._when_full == "block":
-                await _wait_for_disk(refusal, until)
+                if loop.time() + RETRY_DISK > until:
+                    raise OutboxFullError(f"the outbox's disk took nothing in time ({refusal})")
+                await asyncio.sleep(RETRY_DISK)
                 continue
             may_drop = self._when_full == "drop_old" and freed <= size + SPACE
-            dropped = self._drop_oldest(size) if may_drop else 0
+            dropped = self._drop_oldest(size, after=0) if may_drop else 0
             if not dropped:
                 break
             freed += dropped
@@ -107,7 +202,7 @@ class EventQueue(Backlog):
         """Accept the first events, as many as there is capacity for, without waiting for a disk."""
         fitting = list(takewhile(lambda e: self.capacity.try_reserve(len(e.body)), events))
         if fitting:
-            self._append(fitting, sum([len(event.body) for event in fitting]), None)
+            self._append(fitting, sum([len(event.body) for event in fitting]))
 
     async def _make_capacity(self, size: int, until: float) -> bool:
         """Reserve capacity for a new event; return False if the new event is to be dropped."""
@@ -121,78 +216,92 @@ class EventQueue(Backlog):
                 raise OutboxFullError(full) from None
             return True
         while not self.capacity.try_reserve(size):
-            if self._when_full == "drop_new" or not self._drop_oldest(1, of_capacity=True):
+            # Only events that use capacity make some.
+            if self._when_full == "drop_new" or not self._drop_oldest(1, self.own.free_until):
                 return False
         return True
 
     async def _store(self, events: Sequence[QueuedEvent], size: int, until: float) -> str | None:
         """Store events for which capacity is reserved; return why the disk refuses, if it does."""
-        loop = asyncio.get_running_loop()
-        stored: asyncio.Future[str | None] = loop.create_future()
-        self._append(events, size, stored)
-        timer = None if stored.done() else loop.call_at(until, _give_up, stored)
-        try:
-            return await stored
-        finally:
-            if timer is not None:
-                timer.cancel()
+        appended = self._append(events, size)
+        if not appended.done():
+            # Not awaited itself: a cancellation would end it.
+            await asyncio.wait([appended], timeout=until - asyncio.get_running_loop().time())
+        if not appended.done():
+            call = CallInfo(operation="outbox")
+            raise DeadlineError("the disk has not answered in time", call)
+        error = appended.exception()
+        return None if error is None else str(error)
 
-    def _append(
-        self, events: Sequence[QueuedEvent], size: int, stored: asyncio.Future[str | None] | None
-    ) -> None:
+    def _append(self, events: Sequence[QueuedEvent], size: int) -> asyncio.Future[None]:
         source = self.own
         try:
             appended = source.storage.append(events)
         except BaseException:
             self.capacity.release(len(events), size)
             raise
-        when_done(appended, partial(self._have_stored, source, events, size, stored))
+        when_done(appended, partial(self._have_stored, source, events, size))
+        return appended
 
     def _have_stored(
         self,
         source: Source,
         events: Sequence[QueuedEvent],
         size: int,
-        stored: asyncio.Future[str | None] | None,
         appended: asyncio.Future[None],
     ) -> None:
         """Count stored events as accepted, even if their caller does not wait any longer."""
         self._report_damage(source)
-        error = appended.exception()
-        if error is None:
+        if appended.exception() is None:
             self._accept(source, events, size)
         else:
             self.capacity.release(len(events), size)
-        if stored is not None and not stored.done():
-            stored.set_result(None if error is None else str(error))
+
+    def _accept(self, source: Source, events: Sequence[QueuedEvent], size: int) -> None:
+        self.accepted += len(events)
+        source.add(len(events), size, events[-1].number)
+        is_full = source.in_memory > MEMORY_EVENTS or source.memory_bytes > MEMORY_BYTES
+        if source.storage.is_durable and (source.unread or is_full):
+            source.unread += len(events)
+            self._read_more(source)
+        else:
+            source.tail = source.last
+            self._enqueue(source, events, size)
+
+    def _enqueue(self, source: Source, events: Iterable[QueuedEvent], size: int) -> None:
+        """Append events to their partitions."""
+        source.memory_bytes += size
+        for event in events:
+            event.source = source
+            partition = self.partitions[event.key % len(self.partitions)]
+            partition.waiting.append(event)
+            partition.wake_if_due()
 
     # Dropping
 
-    def _drop_oldest(self, size: int, *, of_capacity: bool = False) -> int:
+    def _drop_oldest(self, size: int, after: int) -> int:
         """Drop the oldest own events that wait in memory, of *size* bytes at least if there are.
 
-        With *of_capacity*, only events that use capacity. Returns the bytes that were dropped.
+        Only events with numbers over *after* are dropped. Returns the bytes that were dropped.
         """
         freed, own = 0, self.own
-        least = own.free_until if of_capacity else -1
         dropped: list[QueuedEvent] = []
         while freed < size:
-            oldest: tuple[QueuedEvent, Partition] | None = None
+            candidates = []
             for partition in self.partitions:
-                for event in partition.waiting:
-                    if event.source is own and event.number > least:
-                        if oldest is None or event.number < oldest[0].number:
-                            oldest = event, partition
-                        break
-            if oldest is None:
+                ours = (e for e in partition.waiting if e.source is own and e.number > after)
+                if (event := next(ours, None)) is not None:
+                    candidates.append((event.number, event, partition))
+            if not candidates:
                 break
-            oldest[1].waiting.remove(oldest[0])
-            dropped.append(oldest[0])
-            freed += len(oldest[0].body)
+            _, oldest, partition = min(candidates)
+            partition.waiting.remove(oldest)
+            dropped.append(oldest)
+            freed += len(oldest.body)
         if dropped:
             self._remove(own, dropped)
             self._delete(own, dropped)
-            self.lose("full", len(dropped), "the oldest events were dropped for a new one")
+            self._lose("full", len(dropped), "the oldest events were dropped for a new one")
         return freed
 
     def _drop_new(self) -> None:
@@ -200,7 +309,190 @@ class EventQueue(Backlog):
         detail = "a new event was dropped"
         if self._when_full == "drop_old":
             detail += ": all the others are being sent, or wait on disk only"
-        self.lose("full", 1, detail)
+        self._lose("full", 1, detail)
+
+    # Settling
+
+    async def settle(self, partition: Partition, events: Sequence[QueuedEvent]) -> None:
+        """Count events as delivered; return when they are deleted from the storage."""
+        self.delivered += len(events)
+        partition.settle(events)
+        for source, part in _by_source(events):
+            self._remove(source, part)
+            deleted = self._delete(source, part)
+            if not deleted.done():
+                # Not awaited itself: a worker that is cancelled would cancel it.
+                await asyncio.wait([deleted])
+
+    async def dead_letter(
+        self,
+        partition: Partition,
+        events: Sequence[QueuedEvent],
+        reason: str,
+        status: int | None = None,
+    ) -> None:
+        """Set events aside as dead letters; the oldest of these are deleted if there are too many.
+
+        Returns when the storage has done it.
+        """
+        logger.warning("set aside %d events: %s, status %s", len(events), reason, status)
+        now = self._clock()
+        partition.settle(events)
+        moves = [
+            self._set_aside(source, [DeadLetter(event, reason, status, now) for event in part])
+            for source, part in _by_source(events)
+        ]
+        if moves:
+            await asyncio.wait(moves)
+
+    async def dead_letter_interrupted(self) -> None:
+        """Set unrepeatable events aside whose request was cut off."""
+        for partition in self.partitions:
+            if partition.unrepeatable:
+                events, partition.unrepeatable = partition.unrepeatable, []
+                await self.dead_letter(partition, events, "unknown")
+
+    def _set_aside(self, source: Source, letters: Sequence[DeadLetter]) -> asyncio.Future[Expired]:
+        moved = source.storage.dead_letter(letters, self._limits(source))
+        when_done(moved, partial(self._have_set_aside, source, letters))
+        return moved
+
+    def _have_set_aside(
+        self, source: Source, letters: Sequence[DeadLetter], moved: asyncio.Future[Expired]
+    ) -> None:
+        source.dead += len(letters)
+        self._remove(source, [letter.event for letter in letters])
+        if moved.exception() is None:
+            self._expire(source, moved.result())
+
+    def _limits(self, source: Source) -> DeadLimits:
+        """Return the limits of one storage, so that all together keep to those of the client."""
+        others = self.dead - source.dead
+        return attrs.evolve(self._dead_limits, count=max(0, self._dead_limits.count - others))
+
+    def _remove(self, source: Source, events: Sequence[QueuedEvent]) -> None:
+        """Count events of a source, which were in memory, as pending no longer."""
+        source.remove(events)
+        used = [len(event.body) for event in events if event.number > source.free_until]
+        self.capacity.release(len(used), sum(used))
+        self._read_more(source)
+        if not source.pending and source is not self.own:
+            self.file_emptied.set()
+
+    def _delete(self, source: Source, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
+        deleted = source.storage.delete([event.number for event in events])
+        when_done(deleted, partial(self._report_damage, source))
+        return deleted
+
+    # Flushing
+
+    async def flushed(self) -> None:
+        """Return once all events that are pending now are settled."""
+        flushes = [source.flush() for source in self.sources]
+        try:
+            for flush in flushes:
+                await flush.done
+        finally:
+            for flush in flushes:
+                flush.done.cancel()
+
+    def give_up_flushes(self) -> None:
+        """Let all callers of `flushed` return, because delivery has stopped."""
+        for source in self.sources:
+            source.give_up_flushes()
+
+    def wake(self) -> None:
+        """Have all workers look again."""
+        for partition in self.partitions:
+            partition.wake()
+
+    # Reading from a file
+
+    def _read_more(self, source: Source) -> None:
+        """Read on from the storage once memory is less than half full."""
+        in_memory = source.in_memory
+        if source.reading is None and source.unread > 0 and in_memory < max(1, MEMORY_EVENTS // 2):
+            reading = source.storage.read(source.tail, MEMORY_EVENTS - in_memory, MEMORY_BYTES)
+            source.reading = reading
+            reading.add_done_callback(partial(self._have_read, source))
+
+    def _have_read(self, source: Source, reading: asyncio.Future[ReadResult]) -> None:
+        if reading is not source.reading:
+            return  # of an ended loop
+        source.reading = None
+        self._report_damage(source)
+        if (error := reading.exception()) is not None:
+            if not isinstance(error, ClosedError):
+                logger.warning("the outbox cannot be read, it is tried again: %s", error)
+                reading.get_loop().call_later(RETRY_READ, self._read_more, source)
+            return
+        found = reading.result()
+        everything = [*found.events, *found.damaged]
+        source.unread -= len(everything)
+        source.tail = max([source.tail, *(event.number for event in everything)])
+        self._enqueue(source, found.events, sum([len(event.body) for event in found.events]))
+        if found.damaged:
+            self._have_read_damaged(source, found.damaged)
+        elif not everything:
+            self._have_missed(source)
+        self._read_more(source)
+
+    def _have_read_damaged(self, source: Source, events: Sequence[QueuedEvent]) -> None:
+        logger.error("%d events did not match their checksum", len(events))
+        source.memory_bytes += sum([len(event.body) for event in events])
+        now = self._clock()
+        self._set_aside(source, [DeadLetter(e, "damaged", None, now, False) for e in events])
+        detail = "events in the file did not match their checksum"
+        self._report(Loss(reason="damaged", count=len(events), detail=detail))
+
+    def _have_missed(self, source: Source) -> None:
+        """Count events as lost that were in the file when it was opened and are there no more."""
+        waiting = [e for one in self.partitions for e in (*one.in_flight, *one.waiting)]
+        here = [event.number for event in waiting if event.source is source]
+        missing, size = source.remove_missing(here)
+        if source.tail >= source.free_until:
+            self.capacity.release(missing, size)
+        self._lose("damaged", missing, "events are missing in the file")
+
+    # Dead letters
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters of all storages, oldest first."""
+        letters: list[DeadLetter] = []
+        for source in list(self.sources):
+            found = source.storage.dead(self._limits(source))
+            when_done(found, partial(self._have_read_dead, source))
+            letters += (await asyncio.shield(found)).letters
+        return sorted(letters, key=lambda letter: letter.died_at)
+
+    def _have_read_dead(self, source: Source, found: asyncio.Future[DeadLetters]) -> None:
+        if found.exception() is None:
+            self._expire(source, found.result().expired)
+
+    async def replay(self) -> int:
+        """Put the dead letters in line again, behind all others; return how many there were."""
+        replays = []
+        for source in list(self.sources):
+            replays.append(source.storage.replay(self._limits(source)))
+            when_done(replays[-1], partial(self._have_replayed, source))
+        return sum([(await asyncio.shield(replayed)).count for replayed in replays])
+
+    def _have_replayed(self, source: Source, replayed: asyncio.Future[Replayed]) -> None:
+        """Count replayed events as pending, even if their caller does not wait any longer."""
+        self._report_damage(source)
+        if replayed.exception() is not None:
+            return  # the caller gets it
+        found = replayed.result()
+        self._expire(source, found.expired)
+        source.dead -= found.count
+        source.add(found.count, found.bytes, found.last)
+        if source.free_until != FREE:
+            self.capacity.add(found.count, found.bytes)
+        if found.events:
+            self._enqueue(source, found.events, found.bytes)
+        else:
+            source.unread += found.count
+            self._read_more(source)
 
     # From one loop or file to the next
 
@@ -210,17 +502,28 @@ class EventQueue(Backlog):
         In an outbox directory (*is_shared*) events that are found use none of the capacity.
         """
         self.rebind()
-        for partition in self.partitions:
-            partition.waiting.clear()
+        self.partitions = [Partition() for _ in self.partitions]
         self.accepted = self.delivered + sum(self.dropped.values())
         self.recovered = 0
         self.sources = []
-        own = self._add_source(storage, summary)
-        own.free_until = summary.last if is_shared else 0
+        free_until = summary.last if is_shared else 0
+        own = self._add_source(storage, summary, free_until)
         self.capacity.begin(*((0, 0) if is_shared else (own.pending, own.bytes)))
 
-    async def adopt(self) -> bool:
-        """Open the next file that an ended process left behind; return whether there was one.
+    def _add_source(self, storage: Storage, summary: StorageSummary, free_until: int) -> Source:
+        source = Source(storage, free_until=free_until)
+        source.add(summary.pending, summary.bytes, summary.last)
+        source.unread, source.dead = summary.pending, summary.dead
+        self.sources.append(source)
+        self.accepted += source.pending + source.dead
+        self.recovered += source.pending
+        self._report_damage(source)
+        self._expire(source, summary.expired)
+        self._read_more(source)
+        return source
+
+    async def adopt(self) -> None:
+        """Open the next file that an ended process left behind, if there is one.
 
         It is delivered in place, which keeps the order of its users. The file before it must be
         delivered by then; a file without events and dead letters is closed, which removes it.
@@ -231,129 +534,43 @@ class EventQueue(Backlog):
                 self.sources.remove(source)
                 await source.storage.close()
         if any(source.pending for source in self.sources[1:]):
-            return False
-        found = await self.own.storage.adopt(self._limits(self.own))
-        if found is not None:
-            source = self._add_source(*found)
-            source.free_until = FREE
-        return found is not None
+            return
+        if (found := await self.own.storage.adopt(self._limits(self.own))) is not None:
+            self._add_source(*found, FREE)
 
     async def close(self) -> None:
-        """Close all storages, each of them whatever happens to the others."""
+        """Close all storages."""
         for source in reversed(self.sources):
-            with contextlib.suppress(OSError):
-                source.undeleted = await source.storage.close()
+            await source.storage.close()
             self._report_damage(source)
-        if undeleted := sum([source.undeleted for source in self.sources]):
+        if self.undeleted:
             logger.error(
                 "closed with %d delivered events still in the outbox, whose disk is full: "
                 "they will be sent again",
-                undeleted,
+                self.undeleted,
             )
 
-
-def _give_up(stored: asyncio.Future[str | None]) -> None:
-    if not stored.done():
-        late = DeadlineError("the disk has not answered in time", CallInfo(operation="outbox"))
-        stored.set_exception(late)
-
-
-async def _wait_for_disk(refusal: str, until: float) -> None:
-    """Wait until the next try to write, or raise if there is no time for it."""
-    if asyncio.get_running_loop().time() + RETRY_DISK > until:
-        raise OutboxFullError(f"the outbox's disk took nothing in time ({refusal})")
-    await asyncio.sleep(RETRY_DISK)
+    def rebind(self) -> None:
+        """Requeue what was in flight in a loop that has ended, and forget the callers there."""
+        self.partitions = [partition.rebind() for partition in self.partitions]
+        self.file_emptied = asyncio.Event()
+        self.own.reading = None
+        self.own.flushes.clear()
+        self.capacity.begin(self.own.pending, self.own.bytes)
 
 
-async def put_all(
-    queue: EventQueue,
-    items: Items[T],
-    encode: Callable[[T], QueuedEvent],
-    check_open: Callable[[], None],
-    timeout: float,
-) -> int:
-    """Encode and accept the items, one after another; return how many.
-
-    *timeout* is for each piece. An error leaves the events before it accepted; a cancellation
-    leaves those accepted for which there is capacity.
-    """
-    count = first = items.first if isinstance(items, IndexedBatch) else 0
-    check_open()
-    writer = _Writer(queue, timeout)
-    try:
-        async for item in _each(items):
-            writer.check()
-            check_open()
-            try:
-                event = encode(item)
-            except InputError as error:
-                raise InputError(f"items[{count}].{error.field}", error.limit) from None
-            count += 1
-            writer.add(event)
-            if len(writer.piece) >= PIECE:
-                await writer.finish()
-            elif not count % YIELD_EVERY:
-                await asyncio.sleep(0)
-        await writer.finish()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ClosedError):
-            check_open()
-            queue.put_what_fits(writer.piece)
-        raise
-    except Exception:  # of the items, whatever it is: those before it are accepted all the same
-        await writer.finish()
-        raise
-    finally:
-        writer.cancel()
-    return count - first
-
-
-class _Writer:
-    """A task that hands events to the queue while their source gives the next ones.
-
-    It does not wait for a full piece: the source may never give another event.
-    """
-
-    def __init__(self, queue: EventQueue, timeout: float) -> None:
-        self.piece: list[QueuedEvent] = []
-        self._queue = queue
-        self._timeout = timeout
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, event: QueuedEvent) -> None:
-        """Hand on an event with the next piece."""
-        self.piece.append(event)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
-        while self.piece:
-            piece, self.piece = self.piece, []
-            await self._queue.put_many(piece, self._timeout)
-
-    def check(self) -> None:
-        """Raise the error of an earlier piece."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-
-    async def finish(self) -> None:
-        """Return when all events are accepted."""
-        if self._task is not None:
-            await self._task
-
-    def cancel(self) -> None:
-        """End the task; events that are on their way to a disk arrive there."""
-        self.piece = []
-        if self._task is not None and not self._task.cancel() and not self._task.cancelled():
-            self._task.exception()  # seen: the source's own error, or cancellation, goes first
-
-
-async def _each(items: Items[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    elif isinstance(items, Iterable):
-        for item in items:
-            yield item
+def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], object]) -> None:
+    """Call *then* with a future that is done: now, or later from the loop."""
+    if future.done():
+        then(future)
     else:
-        raise InputError("items", "must be an iterable")
+        future.add_done_callback(then)
+
+
+def _by_source(events: Sequence[QueuedEvent]) -> list[tuple[Source, list[QueuedEvent]]]:
+    """Group the events of a batch by their storage; mostly it is one."""
+    groups: defaultdict[Source, list[QueuedEvent]] = defaultdict(list)
+    for event in events:
+        assert event.source is not None
+        groups[event.source].append(event)
+    return list(groups.items())
