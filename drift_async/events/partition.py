@@ -6,8 +6,9 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
-from .storage import QueuedEvent
+from .storage import QueuedEvent, Source
 
 NEVER = sys.maxsize
 
@@ -109,3 +110,14 @@ def take_batch(waiting: deque[QueuedEvent], count: int, size: int) -> list[Queue
         batch.append(event)
     waiting.extendleft(reversed(passed))
     return batch
+
+
+def oldest_of(
+    partitions: Sequence[Partition], source: Source, after: int
+) -> tuple[QueuedEvent, Partition] | None:
+    """Return the oldest event of a storage that waits and has a number over *after*."""
+    found: list[tuple[QueuedEvent, Partition]] = []
+    for partition in partitions:
+        ours = (e for e in partition.waiting if e.source is source and e.number > after)
+        found += [(event, partition) for event in islice(ours, 1)]
+    return min(found, key=lambda each: each[0].number, default=None)

@@ -1,14 +1,10 @@
-"""`EventQueue`: accepted events until they are settled, all counters, and what happens when full.
-
-All of it runs in one event loop.
-"""
+"""`EventQueue`: accepted events until they are settled, all counts, and what to do when full."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import takewhile
@@ -20,10 +16,9 @@ from ..core.models import FrozenMap
 from ..errors import CallInfo, ClosedError, DeadlineError, OutboxFullError
 from .capacity import Capacity
 from .models import EventStats, Loss
-from .partition import Partition
+from .partition import Partition, oldest_of
 from .storage import (
     DeadLetter,
-    DeadLetters,
     DeadLimits,
     Expired,
     MemoryStorage,
@@ -33,6 +28,8 @@ from .storage import (
     Source,
     Storage,
     StorageSummary,
+    by_source,
+    when_done,
 )
 
 WhenFull = Literal["block", "error", "drop_new", "drop_old"]
@@ -41,9 +38,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("drift_async.events")
 
-MEMORY_EVENTS = 20_000
-MEMORY_BYTES = 16 * 1024 * 1024
-"""How much of a file is in memory at the same time, about."""
+Appended = asyncio.Future[None]
 
 FREE = sys.maxsize
 """Number up to which the events of another process's file use no capacity: all of them."""
@@ -104,11 +99,6 @@ class EventQueue:
         """Number of dead letters."""
         return sum([source.dead for source in self.sources])
 
-    @property
-    def undeleted(self) -> int:
-        """Number of settled events that are still in a file."""
-        return sum([source.storage.undeleted for source in self.sources])
-
     def stats(self, paused_for: float, stopped: str | None) -> EventStats:
         """Return the counts of now."""
         return EventStats(
@@ -120,7 +110,7 @@ class EventQueue:
             recovered=self.recovered,
             in_flight=sum([len(partition.in_flight) for partition in self.partitions]),
             bytes=sum([source.bytes for source in self.sources]),
-            undeleted=self.undeleted,
+            undeleted=sum([source.storage.undeleted for source in self.sources]),
             paused_for=paused_for,
             stopped=stopped,
         )
@@ -136,7 +126,7 @@ class EventQueue:
             except Exception:  # delivery must not end because of the user's callable
                 logger.exception("on_drop raised")
 
-    def _report_damage(self, source: Source, answer: object = None) -> None:
+    def _report_damage(self, source: Source) -> None:
         for detail in source.storage.take_damage():
             self._report(Loss(reason="damaged", count=0, detail=detail))
 
@@ -145,6 +135,19 @@ class EventQueue:
             if count:
                 source.dead -= count
                 self._lose(reason, count, "dead letters over the limit were deleted")
+
+    def _answered(
+        self, source: Source, answer: asyncio.Future[T], then: Callable[[Source, T], object]
+    ) -> asyncio.Future[T]:
+        """Pass the answer of a storage on, even if its caller does not wait any longer."""
+
+        def answered(answer: asyncio.Future[T]) -> None:
+            self._report_damage(source)
+            if answer.exception() is None:
+                then(source, answer.result())
+
+        when_done(answer, answered)
+        return answer
 
     # Accepting
 
@@ -181,7 +184,10 @@ class EventQueue:
             if not dropped:
                 break
             freed += dropped
-        self._drop_new()
+        self.accepted += 1
+        others = ": all the others are being sent, or wait on disk only"
+        detail = "a new event was dropped" + (others if self._when_full == "drop_old" else "")
+        self._lose("full", 1, detail)
 
     async def put_many(self, events: Sequence[QueuedEvent], timeout: float) -> None:
         """Accept events as `put` does, in pieces as large as there is capacity for."""
@@ -233,7 +239,7 @@ class EventQueue:
         error = appended.exception()
         return None if error is None else str(error)
 
-    def _append(self, events: Sequence[QueuedEvent], size: int) -> asyncio.Future[None]:
+    def _append(self, events: Sequence[QueuedEvent], size: int) -> Appended:
         source = self.own
         try:
             appended = source.storage.append(events)
@@ -244,11 +250,7 @@ class EventQueue:
         return appended
 
     def _have_stored(
-        self,
-        source: Source,
-        events: Sequence[QueuedEvent],
-        size: int,
-        appended: asyncio.Future[None],
+        self, source: Source, events: Sequence[QueuedEvent], size: int, appended: Appended
     ) -> None:
         """Count stored events as accepted, even if their caller does not wait any longer."""
         self._report_damage(source)
@@ -260,8 +262,7 @@ class EventQueue:
     def _accept(self, source: Source, events: Sequence[QueuedEvent], size: int) -> None:
         self.accepted += len(events)
         source.add(len(events), size, events[-1].number)
-        is_full = source.in_memory > MEMORY_EVENTS or source.memory_bytes > MEMORY_BYTES
-        if source.storage.is_durable and (source.unread or is_full):
+        if source.storage.is_durable and (source.unread or source.fills_memory):
             source.unread += len(events)
             self._read_more(source)
         else:
@@ -287,14 +288,10 @@ class EventQueue:
         freed, own = 0, self.own
         dropped: list[QueuedEvent] = []
         while freed < size:
-            candidates = []
-            for partition in self.partitions:
-                ours = (e for e in partition.waiting if e.source is own and e.number > after)
-                if (event := next(ours, None)) is not None:
-                    candidates.append((event.number, event, partition))
-            if not candidates:
+            found = oldest_of(self.partitions, own, after)
+            if found is None:
                 break
-            _, oldest, partition = min(candidates)
+            oldest, partition = found
             partition.waiting.remove(oldest)
             dropped.append(oldest)
             freed += len(oldest.body)
@@ -304,20 +301,13 @@ class EventQueue:
             self._lose("full", len(dropped), "the oldest events were dropped for a new one")
         return freed
 
-    def _drop_new(self) -> None:
-        self.accepted += 1
-        detail = "a new event was dropped"
-        if self._when_full == "drop_old":
-            detail += ": all the others are being sent, or wait on disk only"
-        self._lose("full", 1, detail)
-
     # Settling
 
     async def settle(self, partition: Partition, events: Sequence[QueuedEvent]) -> None:
         """Count events as delivered; return when they are deleted from the storage."""
         self.delivered += len(events)
         partition.settle(events)
-        for source, part in _by_source(events):
+        for source, part in by_source(events):
             self._remove(source, part)
             deleted = self._delete(source, part)
             if not deleted.done():
@@ -325,22 +315,15 @@ class EventQueue:
                 await asyncio.wait([deleted])
 
     async def dead_letter(
-        self,
-        partition: Partition,
-        events: Sequence[QueuedEvent],
-        reason: str,
-        status: int | None = None,
+        self, partition: Partition, events: Sequence[QueuedEvent], reason: str, status: int | None
     ) -> None:
-        """Set events aside as dead letters; the oldest of these are deleted if there are too many.
-
-        Returns when the storage has done it.
-        """
+        """Set events aside as dead letters; return when the storage has done it."""
         logger.warning("set aside %d events: %s, status %s", len(events), reason, status)
         now = self._clock()
         partition.settle(events)
         moves = [
             self._set_aside(source, [DeadLetter(event, reason, status, now) for event in part])
-            for source, part in _by_source(events)
+            for source, part in by_source(events)
         ]
         if moves:
             await asyncio.wait(moves)
@@ -350,7 +333,7 @@ class EventQueue:
         for partition in self.partitions:
             if partition.unrepeatable:
                 events, partition.unrepeatable = partition.unrepeatable, []
-                await self.dead_letter(partition, events, "unknown")
+                await self.dead_letter(partition, events, "unknown", None)
 
     def _set_aside(self, source: Source, letters: Sequence[DeadLetter]) -> asyncio.Future[Expired]:
         moved = source.storage.dead_letter(letters, self._limits(source))
@@ -373,16 +356,14 @@ class EventQueue:
     def _remove(self, source: Source, events: Sequence[QueuedEvent]) -> None:
         """Count events of a source, which were in memory, as pending no longer."""
         source.remove(events)
-        used = [len(event.body) for event in events if event.number > source.free_until]
-        self.capacity.release(len(used), sum(used))
+        self.capacity.release(*source.capacity_of(events))
         self._read_more(source)
         if not source.pending and source is not self.own:
             self.file_emptied.set()
 
     def _delete(self, source: Source, events: Sequence[QueuedEvent]) -> asyncio.Future[None]:
         deleted = source.storage.delete([event.number for event in events])
-        when_done(deleted, partial(self._report_damage, source))
-        return deleted
+        return self._answered(source, deleted, lambda source, nothing: None)
 
     # Flushing
 
@@ -410,10 +391,7 @@ class EventQueue:
 
     def _read_more(self, source: Source) -> None:
         """Read on from the storage once memory is less than half full."""
-        in_memory = source.in_memory
-        if source.reading is None and source.unread > 0 and in_memory < max(1, MEMORY_EVENTS // 2):
-            reading = source.storage.read(source.tail, MEMORY_EVENTS - in_memory, MEMORY_BYTES)
-            source.reading = reading
+        if (reading := source.read_more()) is not None:
             reading.add_done_callback(partial(self._have_read, source))
 
     def _have_read(self, source: Source, reading: asyncio.Future[ReadResult]) -> None:
@@ -427,29 +405,26 @@ class EventQueue:
                 reading.get_loop().call_later(RETRY_READ, self._read_more, source)
             return
         found = reading.result()
-        everything = [*found.events, *found.damaged]
-        source.unread -= len(everything)
-        source.tail = max([source.tail, *(event.number for event in everything)])
+        source.has_read(found)
         self._enqueue(source, found.events, sum([len(event.body) for event in found.events]))
         if found.damaged:
             self._have_read_damaged(source, found.damaged)
-        elif not everything:
+        elif not found.events:
             self._have_missed(source)
         self._read_more(source)
 
     def _have_read_damaged(self, source: Source, events: Sequence[QueuedEvent]) -> None:
-        logger.error("%d events did not match their checksum", len(events))
         source.memory_bytes += sum([len(event.body) for event in events])
         now = self._clock()
         self._set_aside(source, [DeadLetter(e, "damaged", None, now, False) for e in events])
         detail = "events in the file did not match their checksum"
+        logger.error("%d %s", len(events), detail)
         self._report(Loss(reason="damaged", count=len(events), detail=detail))
 
     def _have_missed(self, source: Source) -> None:
         """Count events as lost that were in the file when it was opened and are there no more."""
-        waiting = [e for one in self.partitions for e in (*one.in_flight, *one.waiting)]
-        here = [event.number for event in waiting if event.source is source]
-        missing, size = source.remove_missing(here)
+        here = [e for one in self.partitions for e in (*one.in_flight, *one.waiting)]
+        missing, size = source.remove_missing([e.number for e in here if e.source is source])
         if source.tail >= source.free_until:
             self.capacity.release(missing, size)
         self._lose("damaged", missing, "events are missing in the file")
@@ -461,28 +436,19 @@ class EventQueue:
         letters: list[DeadLetter] = []
         for source in list(self.sources):
             found = source.storage.dead(self._limits(source))
-            when_done(found, partial(self._have_read_dead, source))
+            self._answered(source, found, lambda source, found: self._expire(source, found.expired))
             letters += (await asyncio.shield(found)).letters
         return sorted(letters, key=lambda letter: letter.died_at)
 
-    def _have_read_dead(self, source: Source, found: asyncio.Future[DeadLetters]) -> None:
-        if found.exception() is None:
-            self._expire(source, found.result().expired)
-
     async def replay(self) -> int:
         """Put the dead letters in line again, behind all others; return how many there were."""
-        replays = []
-        for source in list(self.sources):
-            replays.append(source.storage.replay(self._limits(source)))
-            when_done(replays[-1], partial(self._have_replayed, source))
+        replays = [
+            self._answered(source, source.storage.replay(self._limits(source)), self._have_replayed)
+            for source in list(self.sources)
+        ]
         return sum([(await asyncio.shield(replayed)).count for replayed in replays])
 
-    def _have_replayed(self, source: Source, replayed: asyncio.Future[Replayed]) -> None:
-        """Count replayed events as pending, even if their caller does not wait any longer."""
-        self._report_damage(source)
-        if replayed.exception() is not None:
-            return  # the caller gets it
-        found = replayed.result()
+    def _have_replayed(self, source: Source, found: Replayed) -> None:
         self._expire(source, found.expired)
         source.dead -= found.count
         source.add(found.count, found.bytes, found.last)
@@ -512,8 +478,7 @@ class EventQueue:
 
     def _add_source(self, storage: Storage, summary: StorageSummary, free_until: int) -> Source:
         source = Source(storage, free_until=free_until)
-        source.add(summary.pending, summary.bytes, summary.last)
-        source.unread, source.dead = summary.pending, summary.dead
+        source.begin(summary)
         self.sources.append(source)
         self.accepted += source.pending + source.dead
         self.recovered += source.pending
@@ -543,11 +508,11 @@ class EventQueue:
         for source in reversed(self.sources):
             await source.storage.close()
             self._report_damage(source)
-        if self.undeleted:
+        if undeleted := sum([source.storage.undeleted for source in self.sources]):
             logger.error(
                 "closed with %d delivered events still in the outbox, whose disk is full: "
                 "they will be sent again",
-                self.undeleted,
+                undeleted,
             )
 
     def rebind(self) -> None:
@@ -557,20 +522,3 @@ class EventQueue:
         self.own.reading = None
         self.own.flushes.clear()
         self.capacity.begin(self.own.pending, self.own.bytes)
-
-
-def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], object]) -> None:
-    """Call *then* with a future that is done: now, or later from the loop."""
-    if future.done():
-        then(future)
-    else:
-        future.add_done_callback(then)
-
-
-def _by_source(events: Sequence[QueuedEvent]) -> list[tuple[Source, list[QueuedEvent]]]:
-    """Group the events of a batch by their storage; mostly it is one."""
-    groups: defaultdict[Source, list[QueuedEvent]] = defaultdict(list)
-    for event in events:
-        assert event.source is not None
-        groups[event.source].append(event)
-    return list(groups.items())

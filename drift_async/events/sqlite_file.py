@@ -34,8 +34,8 @@ from .storage import (
 
 logger = logging.getLogger("drift_async.events")
 
-ROWS = 512
-"""Rows of one INSERT."""
+ROWS = 64
+"""Rows of one INSERT: statements are compiled once a size."""
 
 _EXTRA = 65_536
 """Bytes by which a database is made larger than it has to be."""
@@ -299,8 +299,7 @@ class SqliteFile:
             self._db.executemany(sql, rows)
 
     def _insert(self, number: int, events: Sequence[QueuedEvent]) -> None:
-        most = self._db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // 5
-        for part in batched(events, min(most, ROWS)):
+        for part in batched(events, ROWS):
             values: list[object] = []
             for seq, event in enumerate(part, number):
                 crc = sqlite_format.checksum(event)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import attrs
 
 T = TypeVar("T")
+
+MEMORY_EVENTS = 20_000
+MEMORY_BYTES = 16 * 1024 * 1024
+"""How much of a file is in memory at the same time, about."""
 
 Expired = Mapping[str, int]
 """How many dead letters were deleted as over the limits, by reason."""
@@ -166,9 +171,34 @@ class Source:
     flushes: list[Flush] = attrs.Factory(list)
 
     @property
-    def in_memory(self) -> int:
-        """Number of pending events that are in memory."""
-        return self.pending - self.unread
+    def fills_memory(self) -> bool:
+        """Whether further events are to be in the storage only."""
+        in_memory = self.pending - self.unread
+        return in_memory > MEMORY_EVENTS or self.memory_bytes > MEMORY_BYTES
+
+    def capacity_of(self, events: Sequence[QueuedEvent]) -> tuple[int, int]:
+        """Return how many of the events use capacity, and their bytes."""
+        sizes = [len(event.body) for event in events if event.number > self.free_until]
+        return len(sizes), sum(sizes)
+
+    def begin(self, summary: StorageSummary) -> None:
+        """Count what is in the storage."""
+        self.add(summary.pending, summary.bytes, summary.last)
+        self.unread, self.dead = summary.pending, summary.dead
+
+    def read_more(self) -> asyncio.Future[ReadResult] | None:
+        """Read on from the storage once memory is less than half full."""
+        in_memory = self.pending - self.unread
+        if self.reading or self.unread <= 0 or in_memory >= max(1, MEMORY_EVENTS // 2):
+            return None
+        self.reading = self.storage.read(self.tail, MEMORY_EVENTS - in_memory, MEMORY_BYTES)
+        return self.reading
+
+    def has_read(self, found: ReadResult) -> None:
+        """Count events as in memory."""
+        numbers = [event.number for event in (*found.events, *found.damaged)]
+        self.unread -= len(numbers)
+        self.tail = max([self.tail, *numbers])
 
     def add(self, count: int, size: int, last: int) -> None:
         """Count events as pending."""
@@ -222,6 +252,23 @@ def done(value: T) -> asyncio.Future[T]:
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
+
+
+def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], object]) -> None:
+    """Call *then* with a future that is done: now, or later from the loop."""
+    if future.done():
+        then(future)
+    else:
+        future.add_done_callback(then)
+
+
+def by_source(events: Sequence[QueuedEvent]) -> list[tuple[Source, list[QueuedEvent]]]:
+    """Group the events of a batch by their storage; mostly it is one."""
+    groups: defaultdict[Source, list[QueuedEvent]] = defaultdict(list)
+    for event in events:
+        assert event.source is not None
+        groups[event.source].append(event)
+    return list(groups.items())
 
 
 class MemoryStorage:
