@@ -112,12 +112,20 @@ def take_batch(waiting: deque[QueuedEvent], count: int, size: int) -> list[Queue
     return batch
 
 
-def oldest_of(
-    partitions: Sequence[Partition], source: Source, after: int
-) -> tuple[QueuedEvent, Partition] | None:
-    """Return the oldest event of a storage that waits and has a number over *after*."""
-    found: list[tuple[QueuedEvent, Partition]] = []
-    for partition in partitions:
-        ours = (e for e in partition.waiting if e.source is source and e.number > after)
-        found += [(event, partition) for event in islice(ours, 1)]
-    return min(found, key=lambda each: each[0].number, default=None)
+def take_oldest(
+    partitions: Sequence[Partition], source: Source, size: int, after: int
+) -> list[QueuedEvent]:
+    """Take the oldest events of a storage that wait, until *size* bytes, numbered over *after*."""
+    taken: list[QueuedEvent] = []
+    while size > 0:
+        found: list[tuple[int, QueuedEvent, Partition]] = []
+        for partition in partitions:
+            ours = (e for e in partition.waiting if e.source is source and e.number > after)
+            found += [(event.number, event, partition) for event in islice(ours, 1)]
+        if not found:
+            break
+        _, event, partition = min(found)
+        partition.waiting.remove(event)
+        taken.append(event)
+        size -= len(event.body)
+    return taken

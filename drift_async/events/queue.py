@@ -16,7 +16,7 @@ from ..core.models import FrozenMap
 from ..errors import CallInfo, ClosedError, DeadlineError, OutboxFullError
 from .capacity import Capacity
 from .models import EventStats, Loss
-from .partition import Partition, oldest_of
+from .partition import Partition, take_oldest
 from .storage import (
     DeadLetter,
     DeadLimits,
@@ -29,6 +29,7 @@ from .storage import (
     Storage,
     StorageSummary,
     by_source,
+    wait_until_done,
     when_done,
 )
 
@@ -53,7 +54,7 @@ RETRY_DISK = 0.2
 
 
 class EventQueue:
-    """Accepts events, counts them, and keeps them in partitions and storages until settled.
+    """Accepts events, counts them, and keeps them until they are settled.
 
     ``accepted == delivered + pending + dead + sum(dropped.values())`` holds at every moment: the
     sides change together, without an await in between.
@@ -115,20 +116,19 @@ class EventQueue:
             stopped=stopped,
         )
 
-    def _lose(self, reason: str, count: int, detail: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
-        self._report(Loss(reason=reason, count=count, detail=detail))
-
-    def _report(self, loss: Loss) -> None:
-        if self._on_drop is not None:
-            try:
-                self._on_drop(loss)
-            except Exception:  # delivery must not end because of the user's callable
-                logger.exception("on_drop raised")
+    def _lose(self, reason: str, count: int, detail: str, *, is_drop: bool = True) -> None:
+        """Report a loss; a drop is counted as well."""
+        if is_drop:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        try:
+            if self._on_drop is not None:
+                self._on_drop(Loss(reason=reason, count=count, detail=detail))
+        except Exception:  # delivery must not end because of the user's callable
+            logger.exception("on_drop raised")
 
     def _report_damage(self, source: Source) -> None:
         for detail in source.storage.take_damage():
-            self._report(Loss(reason="damaged", count=0, detail=detail))
+            self._lose("damaged", 0, detail, is_drop=False)
 
     def _expire(self, source: Source, expired: Expired) -> None:
         for reason, count in expired.items():
@@ -165,8 +165,7 @@ class EventQueue:
 
         Raises `OutboxFullError`; ``block`` waits for at most *timeout* seconds.
         """
-        size, freed = len(event.body), 0
-        loop = asyncio.get_running_loop()
+        loop, size, freed = asyncio.get_running_loop(), len(event.body), 0
         until = loop.time() + timeout
         while self.capacity.try_reserve(size) or await self._make_capacity(size, until):
             refusal = await self._store((event,), size, until)
@@ -222,7 +221,6 @@ class EventQueue:
                 raise OutboxFullError(full) from None
             return True
         while not self.capacity.try_reserve(size):
-            # Only events that use capacity make some.
             if self._when_full == "drop_new" or not self._drop_oldest(1, self.own.free_until):
                 return False
         return True
@@ -230,12 +228,9 @@ class EventQueue:
     async def _store(self, events: Sequence[QueuedEvent], size: int, until: float) -> str | None:
         """Store events for which capacity is reserved; return why the disk refuses, if it does."""
         appended = self._append(events, size)
+        await wait_until_done([appended], until - asyncio.get_running_loop().time())
         if not appended.done():
-            # Not awaited itself: a cancellation would end it.
-            await asyncio.wait([appended], timeout=until - asyncio.get_running_loop().time())
-        if not appended.done():
-            call = CallInfo(operation="outbox")
-            raise DeadlineError("the disk has not answered in time", call)
+            raise DeadlineError("the disk has not answered in time", CallInfo(operation="outbox"))
         error = appended.exception()
         return None if error is None else str(error)
 
@@ -285,21 +280,12 @@ class EventQueue:
 
         Only events with numbers over *after* are dropped. Returns the bytes that were dropped.
         """
-        freed, own = 0, self.own
-        dropped: list[QueuedEvent] = []
-        while freed < size:
-            found = oldest_of(self.partitions, own, after)
-            if found is None:
-                break
-            oldest, partition = found
-            partition.waiting.remove(oldest)
-            dropped.append(oldest)
-            freed += len(oldest.body)
+        dropped = take_oldest(self.partitions, self.own, size, after)
         if dropped:
-            self._remove(own, dropped)
-            self._delete(own, dropped)
+            self._remove(self.own, dropped)
+            self._delete(self.own, dropped)
             self._lose("full", len(dropped), "the oldest events were dropped for a new one")
-        return freed
+        return sum([len(event.body) for event in dropped])
 
     # Settling
 
@@ -307,12 +293,11 @@ class EventQueue:
         """Count events as delivered; return when they are deleted from the storage."""
         self.delivered += len(events)
         partition.settle(events)
+        deletes = []
         for source, part in by_source(events):
             self._remove(source, part)
-            deleted = self._delete(source, part)
-            if not deleted.done():
-                # Not awaited itself: a worker that is cancelled would cancel it.
-                await asyncio.wait([deleted])
+            deletes.append(self._delete(source, part))
+        await wait_until_done(deletes)
 
     async def dead_letter(
         self, partition: Partition, events: Sequence[QueuedEvent], reason: str, status: int | None
@@ -325,8 +310,7 @@ class EventQueue:
             self._set_aside(source, [DeadLetter(event, reason, status, now) for event in part])
             for source, part in by_source(events)
         ]
-        if moves:
-            await asyncio.wait(moves)
+        await wait_until_done(moves)
 
     async def dead_letter_interrupted(self) -> None:
         """Set unrepeatable events aside whose request was cut off."""
@@ -382,11 +366,6 @@ class EventQueue:
         for source in self.sources:
             source.give_up_flushes()
 
-    def wake(self) -> None:
-        """Have all workers look again."""
-        for partition in self.partitions:
-            partition.wake()
-
     # Reading from a file
 
     def _read_more(self, source: Source) -> None:
@@ -415,11 +394,11 @@ class EventQueue:
 
     def _have_read_damaged(self, source: Source, events: Sequence[QueuedEvent]) -> None:
         source.memory_bytes += sum([len(event.body) for event in events])
-        now = self._clock()
-        self._set_aside(source, [DeadLetter(e, "damaged", None, now, False) for e in events])
+        now, intact = self._clock(), False
+        self._set_aside(source, [DeadLetter(e, "damaged", None, now, intact) for e in events])
         detail = "events in the file did not match their checksum"
         logger.error("%d %s", len(events), detail)
-        self._report(Loss(reason="damaged", count=len(events), detail=detail))
+        self._lose("damaged", len(events), detail, is_drop=False)
 
     def _have_missed(self, source: Source) -> None:
         """Count events as lost that were in the file when it was opened and are there no more."""
@@ -442,10 +421,10 @@ class EventQueue:
 
     async def replay(self) -> int:
         """Put the dead letters in line again, behind all others; return how many there were."""
-        replays = [
-            self._answered(source, source.storage.replay(self._limits(source)), self._have_replayed)
-            for source in list(self.sources)
-        ]
+        replays = []
+        for source in list(self.sources):
+            replayed = source.storage.replay(self._limits(source))
+            replays.append(self._answered(source, replayed, self._have_replayed))
         return sum([(await asyncio.shield(replayed)).count for replayed in replays])
 
     def _have_replayed(self, source: Source, found: Replayed) -> None:
@@ -472,8 +451,7 @@ class EventQueue:
         self.accepted = self.delivered + sum(self.dropped.values())
         self.recovered = 0
         self.sources = []
-        free_until = summary.last if is_shared else 0
-        own = self._add_source(storage, summary, free_until)
+        own = self._add_source(storage, summary, summary.last if is_shared else 0)
         self.capacity.begin(*((0, 0) if is_shared else (own.pending, own.bytes)))
 
     def _add_source(self, storage: Storage, summary: StorageSummary, free_until: int) -> Source:
@@ -509,11 +487,10 @@ class EventQueue:
             await source.storage.close()
             self._report_damage(source)
         if undeleted := sum([source.storage.undeleted for source in self.sources]):
-            logger.error(
-                "closed with %d delivered events still in the outbox, whose disk is full: "
-                "they will be sent again",
-                undeleted,
+            text = (
+                "%d delivered events still in the outbox, whose disk is full: they are sent again"
             )
+            logger.error("closed with " + text, undeleted)
 
     def rebind(self) -> None:
         """Requeue what was in flight in a loop that has ended, and forget the callers there."""

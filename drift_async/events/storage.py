@@ -262,6 +262,14 @@ def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], obj
         future.add_done_callback(then)
 
 
+async def wait_until_done(
+    answers: Sequence[asyncio.Future[T]], timeout: float | None = None
+) -> None:
+    """Wait for answers without awaiting them: a caller that is cancelled would cancel them."""
+    if waiting := [answer for answer in answers if not answer.done()]:
+        await asyncio.wait(waiting, timeout=timeout)
+
+
 def by_source(events: Sequence[QueuedEvent]) -> list[tuple[Source, list[QueuedEvent]]]:
     """Group the events of a batch by their storage; mostly it is one."""
     groups: defaultdict[Source, list[QueuedEvent]] = defaultdict(list)
