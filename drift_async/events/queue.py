@@ -48,8 +48,7 @@ SPACE = 16_384
 """Bytes of old events, beyond the size of a new one, that may go for it on a full disk: a page of
 the file is free only once all events in it are gone."""
 
-RETRY_READ = 1.0
-RETRY_DISK = 0.2
+RETRY_READ, RETRY_DISK = 1.0, 0.2
 """Seconds until a failed read, or a write to a full disk, is tried again."""
 
 
@@ -394,8 +393,8 @@ class EventQueue:
 
     def _have_read_damaged(self, source: Source, events: Sequence[QueuedEvent]) -> None:
         source.memory_bytes += sum([len(event.body) for event in events])
-        now, intact = self._clock(), False
-        self._set_aside(source, [DeadLetter(e, "damaged", None, now, intact) for e in events])
+        now = self._clock()
+        self._set_aside(source, [DeadLetter(e, "damaged", None, now, False) for e in events])
         detail = "events in the file did not match their checksum"
         logger.error("%d %s", len(events), detail)
         self._lose("damaged", len(events), detail, is_drop=False)
@@ -487,10 +486,8 @@ class EventQueue:
             await source.storage.close()
             self._report_damage(source)
         if undeleted := sum([source.storage.undeleted for source in self.sources]):
-            text = (
-                "%d delivered events still in the outbox, whose disk is full: they are sent again"
-            )
-            logger.error("closed with " + text, undeleted)
+            why = "its disk is full, and they will be sent again"
+            logger.error("closed with %d delivered events still in the outbox: %s", undeleted, why)
 
     def rebind(self) -> None:
         """Requeue what was in flight in a loop that has ended, and forget the callers there."""
