@@ -327,6 +327,10 @@ class EventClient(BaseClient):
 
     # Accepting, and counts
 
+    async def _put(self, event: QueuedEvent) -> None:
+        if not self._queue.put_nowait(event):
+            await self._queue.put(event, self._caller.timeout)
+
     async def _put_many(self, items: Items[T], encode: Callable[[T], QueuedEvent]) -> int:
         """Encode and accept the items, one after another; return how many.
 

@@ -47,11 +47,6 @@ class Partition:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def wake_if_due(self) -> None:
-        """Wake the worker if as many events wait as it asked for."""
-        if len(self.waiting) >= self.wake_at:
-            self.wake()
-
     def take_batch(self, count: int, size: int) -> list[QueuedEvent]:
         """Take the next batch; it is in flight until it is settled or requeued."""
         self.in_flight = take_batch(self.waiting, count, size)

@@ -39,8 +39,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("drift_async.events")
 
-Appended = asyncio.Future[None]
-
 FREE = sys.maxsize
 """Number up to which the events of another process's file use no capacity: all of them."""
 
@@ -227,13 +225,13 @@ class EventQueue:
     async def _store(self, events: Sequence[QueuedEvent], size: int, until: float) -> str | None:
         """Store events for which capacity is reserved; return why the disk refuses, if it does."""
         appended = self._append(events, size)
-        await wait_until_done([appended], until - asyncio.get_running_loop().time())
+        await wait_until_done(appended, until)
         if not appended.done():
             raise DeadlineError("the disk has not answered in time", CallInfo(operation="outbox"))
         error = appended.exception()
         return None if error is None else str(error)
 
-    def _append(self, events: Sequence[QueuedEvent], size: int) -> Appended:
+    def _append(self, events: Sequence[QueuedEvent], size: int) -> asyncio.Future[None]:
         source = self.own
         try:
             appended = source.storage.append(events)
@@ -244,11 +242,11 @@ class EventQueue:
         return appended
 
     def _have_stored(
-        self, source: Source, events: Sequence[QueuedEvent], size: int, appended: Appended
+        self, source: Source, events: Sequence[QueuedEvent], size: int, done: asyncio.Future[None]
     ) -> None:
         """Count stored events as accepted, even if their caller does not wait any longer."""
         self._report_damage(source)
-        if appended.exception() is None:
+        if done.exception() is None:
             self._accept(source, events, size)
         else:
             self.capacity.release(len(events), size)
@@ -270,9 +268,8 @@ class EventQueue:
             event.source = source
             partition = self.partitions[event.key % len(self.partitions)]
             partition.waiting.append(event)
-            partition.wake_if_due()
-
-    # Dropping
+            if len(partition.waiting) >= partition.wake_at:
+                partition.wake()
 
     def _drop_oldest(self, size: int, after: int) -> int:
         """Drop the oldest own events that wait in memory, of *size* bytes at least if there are.
@@ -296,7 +293,8 @@ class EventQueue:
         for source, part in by_source(events):
             self._remove(source, part)
             deletes.append(self._delete(source, part))
-        await wait_until_done(deletes)
+        for deleted in deletes:
+            await wait_until_done(deleted)
 
     async def dead_letter(
         self, partition: Partition, events: Sequence[QueuedEvent], reason: str, status: int | None
@@ -309,7 +307,8 @@ class EventQueue:
             self._set_aside(source, [DeadLetter(event, reason, status, now) for event in part])
             for source, part in by_source(events)
         ]
-        await wait_until_done(moves)
+        for moved in moves:
+            await wait_until_done(moved)
 
     async def dead_letter_interrupted(self) -> None:
         """Set unrepeatable events aside whose request was cut off."""

@@ -53,6 +53,9 @@ class WriteRequest:
     work: Callable[[Files], Any] | None = None
 
 
+Answers = list[tuple[WriteRequest, Any, Exception | None]]
+
+
 class SqliteStorage:
     """Keeps events in the outbox file at *path*, or in a file of that directory."""
 
@@ -71,8 +74,9 @@ class SqliteStorage:
         self._stem = stem
         self._clock = clock
         self._owner = owner
-        self._requests: SimpleQueue[WriteRequest | None]
+        self._requests: SimpleQueue[list[WriteRequest] | None]
         self._requests = SimpleQueue() if owner is None else owner._requests
+        self._unsent: list[WriteRequest] = []  # of this turn of the loop
         self._is_started = self._is_closed = False
         self._refused: set[Path] = set()  # files that are not safe to adopt
 
@@ -81,6 +85,7 @@ class SqliteStorage:
 
         Raises `OutboxLockedError` and `InputError`.
         """
+        self._unsent = []  # of an ended loop
         if not self._is_started:
             thread = threading.Thread(
                 target=_serve, args=(self._requests,), name="drift-async-outbox", daemon=True
@@ -143,15 +148,26 @@ class SqliteStorage:
             logger.warning("the outbox's disk is slow: its file is closed later")
 
     def _ask(self, work: Callable[[Files], Any]) -> asyncio.Future[Any]:
-        return self._send(work=work)
+        answer = self._send(work=work)
+        self._hand_over()
+        return answer
 
     def _send(self, **request: Any) -> asyncio.Future[Any]:
-        answer = asyncio.get_running_loop().create_future()
+        """Ask for something with all else that is asked for in this turn of the loop."""
+        loop = asyncio.get_running_loop()
+        sent = WriteRequest(loop.create_future(), self, **request)
         if self._is_closed:
-            _resolve(answer, None, ClosedError("the client was closed"))
-        else:
-            self._requests.put(WriteRequest(answer, self, **request))
-        return answer
+            _resolve([(sent, None, ClosedError("the client was closed"))])
+            return sent.answer
+        self._unsent.append(sent)
+        if len(self._unsent) == 1:
+            loop.call_soon(self._hand_over)
+        return sent.answer
+
+    def _hand_over(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self._requests.put(unsent)
 
     def report(self, undeleted: int, damage: list[str]) -> None:
         """Have the client see what the thread found; run in either thread."""
@@ -216,7 +232,7 @@ class SqliteStorage:
             self.report(left, file.take_damage())
 
 
-def _serve(requests: SimpleQueue[WriteRequest | None]) -> None:
+def _serve(requests: SimpleQueue[list[WriteRequest] | None]) -> None:
     files: Files = {}
     is_open = True
     while is_open:
@@ -225,7 +241,7 @@ def _serve(requests: SimpleQueue[WriteRequest | None]) -> None:
             while True:
                 batch.append(requests.get_nowait())
         is_open = None not in batch
-        _work(files, [request for request in batch if request is not None])
+        _work(files, [request for some in batch if some is not None for request in some])
         del batch  # while waiting it holds on to nothing
     for file in files.values():
         with contextlib.suppress(*DISK_ERRORS):
@@ -234,7 +250,7 @@ def _serve(requests: SimpleQueue[WriteRequest | None]) -> None:
 
 def _work(files: Files, requests: Sequence[WriteRequest]) -> None:
     """Do all writing first, in one commit a file; then all else, which finds what was written."""
-    answers: list[tuple[WriteRequest, object, Exception | None]] = []
+    answers: Answers = []
     storages = dict.fromkeys(request.storage for request in requests)
     for storage in storages:
         ours = [r for r in requests if r.storage is storage and r.work is None]
@@ -242,17 +258,17 @@ def _work(files: Files, requests: Sequence[WriteRequest]) -> None:
         if ours:
             errors = _write(files, storage, [r.append for r in appends], deletes)
             answers += [(r, None, e) for r, e in zip(appends, errors, strict=True)]
-            answers += [(request, None, None) for request in deletes]
+            answers += [(r, None, None) for r in deletes]
     for request in requests:
         if request.work is not None:
             answers.append((request, *_do(request.work, files)))
     for storage in storages:
         if (file := files.get(storage.path)) is not None:
             storage.report(file.undeleted, file.take_damage())
-    for request, result, error in answers:
-        with contextlib.suppress(RuntimeError):  # the loop that asked has ended
-            loop = request.answer.get_loop()
-            loop.call_soon_threadsafe(_resolve, request.answer, result, error)
+    for loop in {request.answer.get_loop() for request in requests}:
+        heard = [answer for answer in answers if answer[0].answer.get_loop() is loop]
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(_resolve, heard)
 
 
 def _write(
@@ -280,11 +296,12 @@ def _do(work: Callable[[Files], Any], files: Files) -> tuple[Any, Exception | No
         return None, error
 
 
-def _resolve(answer: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if answer.done():
-        return  # nobody waits any longer
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)
-        answer.exception()  # not all answers are waited for
+def _resolve(answers: Answers) -> None:
+    for request, result, error in answers:
+        if request.answer.done():
+            continue  # nobody waits any longer
+        if error is None:
+            request.answer.set_result(result)
+        else:
+            request.answer.set_exception(error)
+            request.answer.exception()  # not all answers are waited for

@@ -74,7 +74,9 @@ class SqliteFile:
                 self._open()
             except DamagedError as error:
                 self._set_aside(str(error))
-            ownership.remove_leftovers(path)
+            for end in (".mark", ".reserve", ".lock"):  # of earlier versions
+                with contextlib.suppress(OSError):
+                    path.with_name(path.name + end).unlink()
         except BaseException as error:
             self._lock.release()
             raise sqlite_format.refusal(error, path) from None

@@ -262,12 +262,24 @@ def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], obj
         future.add_done_callback(then)
 
 
-async def wait_until_done(
-    answers: Sequence[asyncio.Future[T]], timeout: float | None = None
-) -> None:
-    """Wait for answers without awaiting them: a caller that is cancelled would cancel them."""
-    if waiting := [answer for answer in answers if not answer.done()]:
-        await asyncio.wait(waiting, timeout=timeout)
+async def wait_until_done(answer: asyncio.Future[T], until: float | None = None) -> None:
+    """Return when an answer is there, or *until* on the loop's clock; a cancellation spares it."""
+    if answer.done():
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def end(_: object = None) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    answer.add_done_callback(end)
+    timer = None if until is None else loop.call_at(until, end)
+    try:
+        await ended
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def by_source(events: Sequence[QueuedEvent]) -> list[tuple[Source, list[QueuedEvent]]]:
