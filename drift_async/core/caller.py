@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import attrs
@@ -33,10 +34,11 @@ from ..errors import (
 )
 from .bulk_slot import RATE_PATIENCE, BulkSlot
 from .hooks import Hooks, RetryInfo
-from .rate_limit import Limiter, new_place
+from .rate_limit import Limiter, Place, new_place
 from .request import Failure, Request, Response
 from .retry import THROTTLED, Retry, RetryBudget, StopReason, parse_retry_after
 from .secret import Secret, bearer
+from .slots import ConnectionSlots
 
 if TYPE_CHECKING:
     from .session import HttpSession
@@ -164,16 +166,23 @@ class Caller:
         state = self.state
         session = state.require_open()
         limiter = state.limiter(request.endpoint.budget)
-        call = CallState(request, state.clock, self.deadline, self.timeout)
+        call = CallState(request, state.clock, self.timeout)
+        if self.deadline is not None:
+            call.deadline = self.deadline
         while True:
-            await self._wait_for_turn(call, limiter, session)
+            if state.session is not session:
+                raise call.closed_error()
+            if not limiter.try_acquire(session.slots):
+                await self._wait_for_turn(call, limiter, session.slots)
             call.token = state.token
             try:
                 seconds = call.begin_attempt(self.attempt_timeout)
                 outcome = await session.send(request, seconds, call.attempts + 1)
             finally:
                 session.slots.release()
-            if isinstance(outcome, Response) and call.is_success(outcome):
+            if isinstance(outcome, Response) and (
+                outcome.is_success or call.is_already_deleted(outcome)
+            ):
                 limiter.let_in(call.sent_at)
                 state.retry_budget.refund(call.cost)
                 return call.finished(outcome)
@@ -187,16 +196,13 @@ class Caller:
                 delay = 0.0
             await state.sleep(delay)
 
-    async def _wait_for_turn(self, call: CallState, limiter: Limiter, session: HttpSession) -> None:
+    async def _wait_for_turn(
+        self, call: CallState, limiter: Limiter, slots: ConnectionSlots
+    ) -> None:
         """Wait until the rate limit lets a request go and a connection slot is free; take both.
 
         A bulk's item waits at the place of its bulk, and its time stands still meanwhile.
         """
-        if self.state.session is not session:
-            raise call.closed_error()
-        slots = session.slots
-        if limiter.try_acquire(slots):
-            return
         remaining = call.remaining()
         try:
             if self.bulk is None:
@@ -321,49 +327,28 @@ class Caller:
 class CallState:
     """State of one call across its attempts, and the exceptions built from it."""
 
-    __slots__ = (
-        "_clock",
-        "applied",
-        "attempts",
-        "began",
-        "cost",
-        "deadline",
-        "has_new_token",
-        "place",
-        "refused_since",
-        "request",
-        "request_id",
-        "retry_after",
-        "sent_at",
-        "status",
-        "throttled",
-        "token",
-        "uncounted",
-    )
+    token: Secret | None = None  # of the last attempt; another may be in use when it ends
+    attempts = 0
+    uncounted = 0  # attempts that the rate refused, and that cost nothing
+    cost = 0  # of the last retry
+    has_new_token = False
+    refused_since = math.inf  # when the last answers began to be 429
+    throttled: Response | None = None  # the response of the last attempt, if that was 429
+    applied: bool | None = False
+    status: int | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
 
-    def __init__(
-        self,
-        request: Request,
-        clock: Callable[[], float],
-        deadline: float | None,
-        timeout: float,
-    ) -> None:
+    def __init__(self, request: Request, clock: Callable[[], float], timeout: float) -> None:
         self.request = request
         self.began = self.sent_at = clock()
-        self.deadline = self.began + timeout if deadline is None else deadline
-        self.place = new_place(self.began)
-        self.token: Secret | None = None  # of the last attempt; another may be in use when it ends
-        self.attempts = 0
-        self.uncounted = 0  # attempts that the rate refused, and that cost nothing
-        self.cost = 0  # of the last retry
-        self.has_new_token = False
-        self.refused_since = math.inf  # when the last answers began to be 429
-        self.throttled: Response | None = None  # the response of the last attempt, if that was 429
-        self.applied: bool | None = False
-        self.status: int | None = None
-        self.request_id: str | None = None
-        self.retry_after: float | None = None
+        self.deadline = self.began + timeout
         self._clock = clock
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of the call in each queue that it waits in."""
+        return new_place(self.began)
 
     def remaining(self) -> float:
         """Return the seconds until the deadline."""
@@ -393,20 +378,14 @@ class CallState:
         self.request_id = outcome.headers.get("X-Request-Id")
         self.retry_after = parse_retry_after(outcome.headers.get("Retry-After"), datetime.now(UTC))
 
-    def is_success(self, response: Response) -> bool:
-        """Return whether the response ends the call well.
-
-        So does a 404 if an earlier attempt, whose response was lost, may have deleted the thing.
-        """
-        return response.is_success or self._is_already_deleted(response)
-
-    def _is_already_deleted(self, response: Response) -> bool:
+    def is_already_deleted(self, response: Response) -> bool:
+        """Return whether a 404 means that an earlier attempt, whose response was lost, deleted."""
         is_delete = self.request.endpoint.method == "DELETE"
         return response.status == 404 and is_delete and self.applied is not False
 
     def finished(self, response: Response) -> Response:
         """Return the response that ends the call, with its attempts and its beginning."""
-        if not response.is_success:  # already deleted: its body says that there is no such thing
+        if response.status == 404:  # already deleted: its body says that there is no such thing
             response.body = b"{}"
         response.attempts = self.attempts + 1
         response.began = self.began

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextvars import Context, ContextVar
 from ipaddress import ip_address
 from typing import Any, TypeVar, cast
@@ -18,8 +18,14 @@ from typing import Any, TypeVar, cast
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver
-from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
+from aiohttp.hdrs import (
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+)
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import istr
 from yarl import URL
 
 from .._version import __version__
@@ -39,12 +45,19 @@ REFRESH_TIMEOUT = 4.0
 _COST_OF_PIECE = 16 * 1024
 """Bytes that could be read in the time that it takes to begin another piece."""
 
+TICK = 0.1
+"""Seconds between two looks of the shared timer: a timer for each attempt costs 5 % of a call."""
+
+OWN_TIMER_BELOW = 1.0
+"""Attempts that may last less have a timer of their own, since the shared one is late by a tick."""
+
 _HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "gzip, deflate",
     "User-Agent": f"drift-async/{__version__}",
 }
-_UNCOMPRESSED = {"Accept-Encoding": "identity"}  # so that Content-Length says the size of a file
+# Uncompressed, so that Content-Length says the size of a file.
+_DOWNLOAD_HEADERS = _HEADERS | {"Accept-Encoding": "identity"}
 _NO_TYPE = (CONTENT_TYPE,)
 
 
@@ -84,6 +97,7 @@ class HttpSession:
         self._hooks = hooks if hooks and hooks.watch_attempts() else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attempts: set[AttemptTimeout] = set()
+        self._timer: asyncio.TimerHandle | None = None
         # Only names have to be looked up, and only that takes a thread.
         if resolver is None and (proxy or not _is_address(origin)):
             resolver = Resolver()
@@ -94,7 +108,6 @@ class HttpSession:
                 ssl=tls or True,
                 resolver=cast(AbstractResolver | None, resolver),
             ),
-            headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout),
             trust_env=False,
@@ -129,13 +142,25 @@ class HttpSession:
         return self._hooks.observe(name, attempt, size, sending)
 
     async def _send(self, request: Request, seconds: float) -> Response | Failure:
+        endpoint = request.endpoint
+        has_body = request.body is not None  # no variable holds a body, as it may hold a credential
         response: aiohttp.ClientResponse | None = None
-        attempt = AttemptTimeout(seconds)
-        self._attempts.add(attempt)
-        _current.set(attempt)
+        is_whole = False
+        attempt = self._begin_attempt(request, seconds)
         try:
-            response = await self._request(request)
-            body = await self._read(request, response)
+            response = await self._http.request(
+                endpoint.method,
+                URL(self._origin + request.target, encoded=True),
+                headers={CONTENT_TYPE: endpoint.content} if has_body else None,
+                data=request.body,
+                allow_redirects=False,
+                # A POST without a body would be said to hold octets.
+                skip_auto_headers=None if has_body or endpoint.method == "GET" else _NO_TYPE,
+            )
+            body = self._read_at_once(request, response)
+            if body is None:
+                body = await self._read(request, response)
+            is_whole = True
             return Response(response.status, response.headers, body)
         except asyncio.CancelledError as stop:
             if not attempt.timed_out():
@@ -150,8 +175,8 @@ class HttpSession:
         finally:
             self._attempts.discard(attempt)
             attempt.end()
-            if response is not None:
-                response.close()  # does nothing after a whole body
+            if response is not None and not is_whole:
+                response.close()
         if response is None:
             return failure
         if 200 <= response.status < 300:
@@ -159,25 +184,25 @@ class HttpSession:
         # The head of a reply that says no is enough; its body is lost.
         return Response(response.status, response.headers, b"")
 
-    async def _request(self, request: Request) -> aiohttp.ClientResponse:
-        endpoint, body = request.endpoint, request.body
-        # Not among the session's own headers, which its users can print.
-        headers: dict[str, str] = {}
-        if self._authorization is not None:
-            headers[AUTHORIZATION] = self._authorization.reveal()
-        if body is not None:
-            headers[CONTENT_TYPE] = endpoint.content
-        elif request.sink is not None:
-            headers |= _UNCOMPRESSED
-        return await self._http.request(
-            endpoint.method,
-            URL(self._origin + request.target, encoded=True),
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-            # A POST without a body would be said to hold octets.
-            skip_auto_headers=_NO_TYPE if body is None and endpoint.method != "GET" else None,
-        )
+    def _begin_attempt(self, request: Request, seconds: float) -> AttemptTimeout:
+        """Start the clock of an attempt: its own timer if it is short, else the shared one."""
+        headers = _HEADERS if request.sink is None else _DOWNLOAD_HEADERS
+        attempt = AttemptTimeout(headers, self._authorization, self.loop.time() + seconds)
+        self._attempts.add(attempt)
+        _current.set(attempt)
+        if seconds < OWN_TIMER_BELOW:
+            attempt.timer = self.loop.call_later(seconds, attempt.expire)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(TICK, self._expire_attempts)
+        return attempt
+
+    def _expire_attempts(self) -> None:
+        now = self.loop.time()
+        for attempt in self._attempts:
+            if attempt.deadline <= now and attempt.timer is None:
+                attempt.expire()
+        is_busy = self._attempts and not self.is_closed
+        self._timer = self.loop.call_later(TICK, self._expire_attempts) if is_busy else None
 
     def _timeout_failure(self, attempt: AttemptTimeout) -> Failure:
         if self.is_closed:
@@ -185,27 +210,35 @@ class HttpSession:
         detail = "no whole reply in time" if attempt.sent else "no connection in time"
         return Failure("stalled", detail, attempt.sent)
 
+    def _read_at_once(self, request: Request, response: aiohttp.ClientResponse) -> bytes | None:
+        """Return a body that has come with its head, as most do; None if there is more to do."""
+        headers, stream = response.headers, response.content
+        if request.sink is not None or CONTENT_ENCODING in headers or not stream.is_eof():
+            return None
+        self._check_length(headers)
+        return stream.read_nowait() if CONTENT_LENGTH in headers else None
+
     async def _read(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
         """Read the body, within the bound; a sink takes that of a 2xx response."""
-        headers = response.headers
         if request.sink is not None and 200 <= response.status < 300:
-            await request.sink.begin(response.status, headers)
+            await request.sink.begin(response.status, response.headers)
             async for chunk in _chunks(response):
                 await request.sink.write(chunk)
             return b""
-        most, length = self._max_body, headers.get(CONTENT_LENGTH)
-        if length is not None and int(length) > most:
-            raise TooLargeError(f"a body of {length} bytes, over {most}")
-        if length is not None and CONTENT_ENCODING not in headers:
-            return await response.content.read()
+        self._check_length(response.headers)
         chunks: list[bytes] = []
         size = 0
         async for chunk in _chunks(response):
             chunks.append(chunk)
             size += len(chunk)
-            if size > most:
-                raise TooLargeError(f"a body over the limit of {most} bytes")
+            if size > self._max_body:
+                raise TooLargeError(f"a body over the limit of {self._max_body} bytes")
         return b"".join(chunks)
+
+    def _check_length(self, headers: Mapping[str, str]) -> None:
+        length = headers.get(CONTENT_LENGTH)
+        if length is not None and int(length) > self._max_body:
+            raise TooLargeError(f"a body of {length} bytes, over {self._max_body}")
 
     # Background tasks.
 
@@ -286,18 +319,36 @@ class HttpSession:
 
 
 class AttemptTimeout:
-    """One attempt of the running task: its time limit, and whether anything of it may have left."""
+    """One attempt of the running task: its time limit, and whether anything of it may have left.
 
-    __slots__ = ("_cancelling", "_expired", "_task", "_timer", "sent")
+    The request that is made for it carries *headers* and *authorization* from the moment on in
+    which it leaves.
+    """
 
-    def __init__(self, seconds: float) -> None:
+    __slots__ = (
+        "_cancelling",
+        "_expired",
+        "_task",
+        "authorization",
+        "deadline",
+        "headers",
+        "sent",
+        "timer",
+    )
+
+    def __init__(
+        self, headers: Mapping[str, str], authorization: Secret | None, deadline: float
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None, "only tasks make calls"
+        self.headers = headers
+        self.authorization = authorization
+        self.deadline = deadline
+        self.timer: asyncio.TimerHandle | None = None
         self.sent = False
         self._task = task
         self._cancelling = task.cancelling()
         self._expired = False
-        self._timer = task.get_loop().call_later(seconds, self.expire)
 
     def expire(self) -> None:
         """Cancel the attempt; `timed_out` will return that this was the reason."""
@@ -314,15 +365,22 @@ class AttemptTimeout:
 
     def end(self) -> None:
         """Stop the timer, and take back a cancellation in the moment in which the attempt ended."""
-        self._timer.cancel()
-        self.timed_out()
+        if self.timer is not None:
+            self.timer.cancel()
+        if self._expired:
+            self.timed_out()
 
 
 _current: ContextVar[AttemptTimeout] = ContextVar("drift_async_attempt")
 
 
 class _HttpRequest(aiohttp.ClientRequest):
-    """Records that a request leaves, and refuses a connection that has more to say."""
+    """Records that a request leaves, and refuses a connection that has more to say.
+
+    The headers are set here, so that no session and no call of aiohttp has the token in its own.
+    """
+
+    DEFAULT_HEADERS: dict[istr, str] = {}  # noqa: RUF012  # as in the base class
 
     # Called once there is a connection, before the first byte is written.
     def send(self, conn: aiohttp.connector.Connection) -> Any:
@@ -330,8 +388,12 @@ class _HttpRequest(aiohttp.ClientRequest):
         # What came while nothing was asked would be taken for the response to this request.
         if protocol is None or protocol.should_close:
             raise aiohttp.ClientConnectionError
+        attempt = _current.get()
+        self.headers.update(attempt.headers)
+        if attempt.authorization is not None:
+            self.headers[AUTHORIZATION] = attempt.authorization.reveal()
         # A connection that was lost by now takes nothing: the write will be refused.
-        _current.get().sent = protocol.is_connected()
+        attempt.sent = protocol.is_connected()
         return super().send(conn)
 
 

@@ -79,6 +79,8 @@ def _may_hold_long_integer(body: bytes) -> bool:
 
 def _is_deep(body: bytes) -> bool:
     """Return whether JSON nests over `MAX_DEPTH` levels; of other text, whether it might."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = body.translate(_BRACES_AS_BRACKETS, _OTHERS)

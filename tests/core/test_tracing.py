@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from drift_async import NotFoundError, OutcomeUnknownError, Retry
 from drift_async.sandbox import Sandbox
+from tests.support.flavours import core
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +67,23 @@ async def test_retries_are_events_of_the_span(make: Any, box: Sandbox) -> None:
         ("retry", {"attempt": n, "wait": 0.0, "http.response.status_code": 503}) for n in (1, 2)
     ]
     assert (span.attributes or {})["http.request.resend_count"] == 2
+
+
+async def test_a_delete_found_done_by_its_lost_first_attempt_counts_both(
+    make: Any, box: Sandbox
+) -> None:
+    collected = Collected()
+    box.fail("contacts.delete", cut="after")
+    async with make(
+        box.token, base_url=box.url, tracer_provider=collected.provider, retry=Retry(base=0)
+    ) as drift:
+        await drift.contacts.delete(SOMEBODY)
+        state = core(drift)._caller.state
+        assert state.retry_budget.left == state.retry_budget.size, "it has paid the retry back"
+        assert state.limiter("default").last_let_in > 0
+    attributes = collected.one().attributes or {}
+    assert attributes["http.request.resend_count"] == 1
+    assert attributes["http.response.status_code"] == 404
 
 
 async def test_an_error_is_named_by_its_class_alone(make: Any, box: Sandbox) -> None:

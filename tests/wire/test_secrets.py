@@ -126,7 +126,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing_in_its_frames(
         Server(FAILURES["stalled"]) as server,
         drift_async.Drift(TOKEN, base_url=server.url) as drift,
     ):
-        for name in ("contacts.create", "contacts.find_by_email", "app.uninstall", "request"):
+        for name in CALLS:
             before = len(server.got)
             work = asyncio.ensure_future(call(drift, name))
             while len(server.got) == before:  # noqa: ASYNC110  # it has no event to wait for
@@ -136,6 +136,21 @@ async def test_a_call_that_is_cancelled_leaves_nothing_in_its_frames(
                 await work
             assert leaks(caught.value) == [], name
     assert found(caplog.text) == []
+
+
+@pytest.mark.anyio
+async def test_a_call_whose_client_is_closed_leaves_nothing_in_its_frames(make: Any) -> None:
+    for name in CALLS:
+        async with Server(FAILURES["stalled"]) as server:
+            drift = make(TOKEN, base_url=server.url)
+            await drift.open()
+            work = asyncio.ensure_future(call(drift, name))
+            while not server.got:  # noqa: ASYNC110  # it has no event to wait for
+                await asyncio.sleep(0)
+            await drift.close()
+            with pytest.raises(DriftError) as caught:
+                await work
+            assert leaks(caught.value) == [], name
 
 
 STRANGE: Any = VALUE
