@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
 from ..core import process
-from ..core.bulk import Items
+from ..core.bulk import IndexedBatch, Items
 from ..core.client import BaseClient, CommonSettings
 from ..core.models import FrozenMap
 from ..core.rate_limit import Limiter, Rate
@@ -20,11 +20,10 @@ from ..core.resolver import Resolver
 from ..core.session import HttpSession
 from ..core.validate import integer, number
 from ..errors import ClosedError, InputError, WrongLoopError
-from .backlog import logger
 from .delivery import Backoff, Delivery, Route
 from .models import DeadEvent, EventStats, Loss
 from .ownership import SUFFIX
-from .queue import EventQueue, WhenFull, put_all
+from .queue import EventQueue, WhenFull, logger
 from .sqlite import SqliteStorage
 from .storage import DeadLetter, DeadLimits, QueuedEvent
 
@@ -34,6 +33,12 @@ ADOPT_EVERY = 10.0
 """Seconds between two looks for files whose process has ended."""
 
 DAY = 86_400.0
+
+PIECE = 1024
+"""Events that may wait for the piece before them; then their source waits too."""
+
+YIELD_EVERY = 100
+"""Events after which other tasks have a turn."""
 
 T = TypeVar("T")
 
@@ -322,8 +327,43 @@ class EventClient(BaseClient):
 
     # Accepting, and counts
 
+    async def _put(self, event: QueuedEvent) -> None:
+        if not self._queue.put_nowait(event):
+            await self._queue.put(event, self._caller.timeout)
+
     async def _put_many(self, items: Items[T], encode: Callable[[T], QueuedEvent]) -> int:
-        return await put_all(self._queue, items, encode, self._check_open, self._caller.timeout)
+        """Encode and accept the items, one after another; return how many.
+
+        An error leaves the events before it accepted; a cancellation leaves those accepted for
+        which there is capacity.
+        """
+        count = first = items.first if isinstance(items, IndexedBatch) else 0
+        self._check_open()
+        writer = _Writer(self._queue, self._caller.timeout)
+        try:
+            async for item in _each(items):
+                self._check_open()
+                try:
+                    event = encode(item)
+                except InputError as error:
+                    raise InputError(f"items[{count}].{error.field}", error.limit) from None
+                count += 1
+                writer.add(event)
+                if len(writer.piece) >= PIECE:
+                    await writer.finish()
+                elif not count % YIELD_EVERY:
+                    await asyncio.sleep(0)
+            await writer.finish()
+        except asyncio.CancelledError:
+            if self._accepting is asyncio.get_running_loop():
+                self._queue.put_what_fits(writer.piece)
+            raise
+        except Exception:  # of the items, whatever it is: those before it are accepted all the same
+            await writer.finish()
+            raise
+        finally:
+            writer.cancel()
+        return count - first
 
     def _check_open(self) -> None:
         """Raise unless events are accepted in the running loop."""
@@ -364,3 +404,51 @@ class EventClient(BaseClient):
             died_at=datetime.fromtimestamp(letter.died_at, UTC),
             event=event,
         )
+
+
+class _Writer:
+    """A task that hands events to the queue while their source gives the next ones.
+
+    It does not wait for a full piece: the source may never give another event.
+    """
+
+    def __init__(self, queue: EventQueue, timeout: float) -> None:
+        self.piece: list[QueuedEvent] = []
+        self._queue = queue
+        self._timeout = timeout
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, event: QueuedEvent) -> None:
+        """Hand on an event with the next piece. Raises the error of an earlier one."""
+        if self._task is None or self._task.done():
+            if self._task is not None:
+                self._task.result()
+            self._task = asyncio.create_task(self._write())
+        self.piece.append(event)
+
+    async def _write(self) -> None:
+        while self.piece:
+            piece, self.piece = self.piece, []
+            await self._queue.put_many(piece, self._timeout)
+
+    async def finish(self) -> None:
+        """Return when all events are accepted."""
+        if self._task is not None:
+            await self._task
+
+    def cancel(self) -> None:
+        """End the task; events that are on their way to a disk arrive there."""
+        self.piece = []
+        if self._task is not None and not self._task.cancel() and not self._task.cancelled():
+            self._task.exception()  # seen: the source's own error, or cancellation, goes first
+
+
+async def _each(items: Items[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    elif isinstance(items, Iterable):
+        for item in items:
+            yield item
+    else:
+        raise InputError("items", "must be an iterable")

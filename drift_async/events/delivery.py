@@ -16,9 +16,8 @@ from ..core.rate_limit import Limiter
 from ..core.request import Endpoint, Failure, Request, Response
 from ..core.retry import AMBIGUOUS, THROTTLED, Retry, parse_retry_after
 from ..core.session import HttpSession
-from .backlog import logger
 from .partition import NEVER, Partition
-from .queue import EventQueue
+from .queue import EventQueue, logger
 from .storage import QueuedEvent
 
 MAX_BATCH_BYTES = 1024 * 1024
@@ -275,13 +274,17 @@ class Delivery:
         """Deliver again, because there is another token."""
         self._generation += 1
         self.stopped = None
-        self.queue.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        for partition in self.queue.partitions:
+            partition.wake()
 
     async def drain(self, seconds: float) -> None:
         """Send what waits without lingering; return once it is settled, or time is up."""
         self._flushing += 1
         self._backoff.skip_wait()
-        self.queue.wake()
+        self._wake()
         try:
             async with asyncio.timeout(seconds):
                 if self.stopped is None:

@@ -180,8 +180,7 @@ class DriftEvents(EventClient):
         queued = encode_event(
             IDENTIFY, self._org_id, None, user_id, company_id, attributes, created_at
         )
-        if not self._queue.put_nowait(queued):
-            await self._queue.put(queued, self._caller.timeout)
+        await self._put(queued)
 
     async def track(
         self,
@@ -203,8 +202,7 @@ class DriftEvents(EventClient):
         queued = encode_event(
             TRACK, self._org_id, event, user_id, company_id, attributes, created_at
         )
-        if not self._queue.put_nowait(queued):
-            await self._queue.put(queued, self._caller.timeout)
+        await self._put(queued)
 
     async def identify_many(self, items: Items[Identify]) -> int:
         """Accept many events as `identify` does, one after another; return how many.
@@ -223,28 +221,14 @@ class DriftEvents(EventClient):
     def _encode_identify(self, item: Identify) -> QueuedEvent:
         if not isinstance(item, Identify):
             raise InputError("item", "must be an Identify")
-        return encode_event(
-            IDENTIFY,
-            self._org_id,
-            None,
-            item.user_id,
-            item.company_id,
-            item.attributes,
-            item.created_at,
-        )
+        given = item.user_id, item.company_id, item.attributes, item.created_at
+        return encode_event(IDENTIFY, self._org_id, None, *given)
 
     def _encode_track(self, item: Track) -> QueuedEvent:
         if not isinstance(item, Track):
             raise InputError("item", "must be a Track")
-        return encode_event(
-            TRACK,
-            self._org_id,
-            item.event,
-            item.user_id,
-            item.company_id,
-            item.attributes,
-            item.created_at,
-        )
+        given = item.user_id, item.company_id, item.attributes, item.created_at
+        return encode_event(TRACK, self._org_id, item.event, *given)
 
 
 class DriftEventSettings(EventSettings, total=False):

@@ -1,8 +1,4 @@
-"""Events as the bytes that are sent: checked and encoded once, on acceptance.
-
-The common case is short: a look at each value's type, one `dumps`. Whatever is not plain goes the
-long way, which converts it or raises `InputError` with the place.
-"""
+"""Events as the bytes that are sent: checked and encoded once, on acceptance."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from functools import lru_cache
 from typing import Any
 
 from ..core import validate
@@ -28,18 +23,14 @@ MAX_HIT_ID = 128
 SAFE = 2**53
 """Integers beyond are not exact in JavaScript, which reads the events."""
 
-_SPELLED = {"userId": "user_id", "companyId": "company_id", "hitId": "hit_id"}
+_SPELLED = {"userId": "user_id", "companyId": "company_id"}
 _TOO_LONG = f"must be from -{SAFE} to {SAFE}, which JavaScript reads exactly; send others as text"
-_TEXTS = frozenset({str})
 _FLAT = "must be text, number, bool or datetime: attributes are flat"
 
 IDENTIFY, TRACK = 0, 1
 
 
 def _encode(value: dict[str, Any], option: int) -> bytes:
-    """Return plain JSON data as bytes; TypeError where a key of the attributes is no text."""
-    if not _TEXTS.issuperset(map(type, value.get("attributes", ()))):
-        raise TypeError("the standard library would make a text of it")
     return dumps(value) + b"\n"
 
 
@@ -63,29 +54,18 @@ def encode_event(
     created_at: datetime | None,
 ) -> QueuedEvent:
     """Return an event of Drift, by default of now; what identifies has no name."""
-    owner: str | int
-    if (
-        company_id is None
-        and type(user_id) is str
-        and 0 < len(user_id) <= MAX_ID
-        and not user_id.isspace()
-    ):
-        field, owner = "userId", user_id  # nearly always, so without a call
-    else:
-        field, owner = _owner(user_id, company_id)
+    field, owner = _owner(user_id, company_id)
     if created_at is None:
         moment = time.time_ns() // 1_000_000
     else:
         moment = milliseconds("created_at", created_at)
     value: dict[str, Any] = {"orgId": org_id, field: owner, "createdAt": moment}
     if kind == TRACK:
-        if type(event) is not str or not 0 < len(event) <= MAX_ID or event.isspace():
-            event = validate.text("event", event, most=MAX_ID)
-        if event[0] == "p" and event.startswith("page"):
+        value["event"] = name = _text("event", event)
+        if name.startswith("page"):
             raise InputError("event", "must not begin with 'page': such names are Drift's own")
-        value["event"] = event
     if attributes is not None:
-        value["attributes"] = attributes if _is_flat(attributes) else _flat(attributes)
+        value["attributes"] = _flat(attributes)
     return _row(kind, value, owner)
 
 
@@ -100,11 +80,7 @@ def encode_hit(
 ) -> QueuedEvent:
     """Return a SegmentStream event."""
     content = _free("event", event)
-    if "user" in content or anonymous_id is not None or user_id is None:
-        user, owner = _user(content.get("user", {}), user_id, anonymous_id)
-    else:
-        owner = _id("user_id", user_id)
-        user = {"userId": owner}
+    user, owner = _user(content.get("user", {}), user_id, anonymous_id)
     value = {"hitId": hit_id, "sentAt": sent_at, "event": {**content, "user": user}}
     if context is not None:
         value["context"] = _free("context", context)
@@ -126,10 +102,10 @@ def _user(user: Any, user_id: str | None, anonymous_id: str | None) -> tuple[dic
         if given is not None:
             if own is not None and own != given:
                 raise InputError(field, f"differs from event.user.{name}")
-            own = _id(field, given)
+            own = _text(field, given)
             user = {**user, name: own}
         elif own is not None:
-            _id(f"event.user.{name}", own)
+            _text(f"event.user.{name}", own)
         owner = own or owner
     if owner is None:
         raise InputError("user_id", "is needed, or anonymous_id")
@@ -142,68 +118,61 @@ def _row(kind: int, value: dict[str, Any], owner: str | int) -> QueuedEvent:
         # A result of orjson keeps a buffer of 1 to 4 KB alive as long as it lives. A slice is a
         # copy of its true size, but only if it leaves something off.
         body = encode(value, option=OPTION)[:-1]
-    except (TypeError, ValueError):  # a lone surrogate, or a key that is no text, or more than that
+    except (TypeError, ValueError):
         for name, item in value.items():
-            if name == "attributes":
-                item = _flat(item)
-            value[name] = to_plain_json(_SPELLED.get(name, name), item)
-        body = encode(value, option=OPTION)[:-1]
+            to_plain_json(
+                _SPELLED.get(name, name), item
+            )  # raises with the place of a lone surrogate
+        raise
     if len(body) > MAX_EVENT:
         raise InputError("event", f"has {len(body)} bytes encoded; at most {MAX_EVENT} are taken")
-    return QueuedEvent(
-        kind, zlib.crc32((owner if type(owner) is str else str(owner)).encode()), body
-    )
+    return QueuedEvent(kind, zlib.crc32(str(owner).encode()), body)
 
 
 def _owner(user_id: str | int | None, company_id: str | int | None) -> tuple[str, str | int]:
-    if company_id is None:
-        if user_id is None:
-            raise InputError("user_id", "is needed, or company_id")
-        return "userId", _id_or_number("user_id", user_id)
-    if user_id is not None:
-        raise InputError("company_id", "must not be given together with user_id")
-    return "companyId", _id_or_number("company_id", company_id)
+    name, field, owner = "userId", "user_id", user_id
+    if company_id is not None:
+        if user_id is not None:
+            raise InputError("company_id", "must not be given together with user_id")
+        name, field, owner = "companyId", "company_id", company_id
+    if owner is None:
+        raise InputError("user_id", "is needed, or company_id")
+    if isinstance(owner, int):
+        return name, validate.integer(field, owner, 0, SAFE)
+    return name, _text(field, owner)
 
 
-def _id_or_number(field: str, value: str | int) -> str | int:
-    if isinstance(value, int):
-        return validate.integer(field, value, 0, SAFE)
-    return _id(field, value)
-
-
-def _id(field: str, value: str) -> str:
+def _text(field: str, value: str | None) -> str:
+    """Return a text of 1 to 1024 characters; encoding it finds a lone surrogate."""
     if type(value) is str and 0 < len(value) <= MAX_ID and not value.isspace():
         return value
     return validate.text(field, value, most=MAX_ID)
-
-
-def _is_flat(attributes: Mapping[str, Any]) -> bool:
-    """Tell whether attributes of the event API can be encoded as they are, but for their names."""
-    if type(attributes) is not dict:
-        return False
-    for item in attributes.values():
-        kind = type(item)
-        if kind is str or kind is bool:
-            continue
-        if kind is int and -SAFE <= item <= SAFE:
-            continue
-        if kind is float and item - item == 0.0:
-            continue
-        return False
-    return True
 
 
 def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes as plain JSON data, of which none is null, a list or a map."""
     if not isinstance(attributes, Mapping):
         raise InputError("attributes", "must be a mapping")
-    return {_name(name): _attribute(name, item) for name, item in attributes.items()}
+    return {
+        name if type(name) is str else _name("attributes", name): item
+        if _is_plain(item)
+        else _attribute(name, item)
+        for name, item in attributes.items()
+    }
 
 
-def _name(name: object) -> str:
+def _name(field: str, name: object) -> str:
     if not isinstance(name, str):
-        raise InputError("attributes", "must have texts as keys")
+        raise InputError(field, "must have texts as keys")
     return str.__str__(name)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value can be encoded as it is, but for a lone surrogate."""
+    kind = type(value)
+    if kind is str or kind is bool:
+        return True
+    return (kind is int or kind is float) and -SAFE <= value <= SAFE  # type: ignore[operator]
 
 
 def _attribute(name: object, value: object) -> Any:
@@ -221,38 +190,15 @@ def _attribute(name: object, value: object) -> Any:
 
 def _free(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a free-form map of SegmentStream as plain JSON data; times become ISO 8601."""
-    if type(value) is dict and _is_plain(value, MAX_DEPTH):
-        return value
     if not isinstance(value, Mapping):
         raise InputError(field, "must be a mapping")
     made: dict[str, Any] = _converted(field, value, MAX_DEPTH)
     return made
 
 
-def _is_plain(value: Any, depth: int) -> bool:
-    if not depth:
-        return False
-    if type(value) is dict:
-        if not _TEXTS.issuperset(map(type, value)):
-            return False
-        value = value.values()
-    for item in value:
-        kind = type(item)
-        if kind is str or item is None or kind is bool:
-            continue
-        if kind is int:
-            if -SAFE <= item <= SAFE:
-                continue
-        elif kind is float:
-            if item - item == 0.0:
-                continue
-        elif (kind is dict or kind is list) and _is_plain(item, depth - 1):
-            continue
-        return False
-    return True
-
-
 def _converted(field: str, value: Any, depth: int) -> Any:
+    if value is None or _is_plain(value):
+        return value
     while isinstance(value, Enum):
         value = value.value
     if isinstance(value, datetime):
@@ -262,9 +208,8 @@ def _converted(field: str, value: Any, depth: int) -> Any:
     if isinstance(value, Mapping | list | tuple) and not depth:
         raise InputError(field, f"must not be nested over {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        to_plain_json(field, dict.fromkeys(value))  # the names
         return {
-            str.__str__(name): _converted(f"{field}.{name}", item, depth - 1)
+            _name(field, name): _converted(f"{field}.{name}", item, depth - 1)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -287,16 +232,6 @@ def iso(field: str, moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@lru_cache(maxsize=2)
-def _iso_of(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
-
-
-def iso_of(now: int) -> str:
-    """Return nanoseconds since 1970 as `iso` does a datetime, in a tenth of the time."""
-    return f"{_iso_of(now // 1_000_000_000)}.{now // 1_000_000 % 1000:03d}Z"
-
-
 class HitIds:
     """Makes uuids of version 1, as SegmentStream wants them, that tell no hardware address."""
 
@@ -306,14 +241,10 @@ class HitIds:
         node = random.SystemRandom().getrandbits(48) | 1 << 40
         clock = random.SystemRandom().getrandbits(14) | 0x8000
         self._tail = f"{clock:04x}-{node:012x}"
-        self._upper = -1
 
     def make(self, now: int) -> str:
         """Return the next one, at *now* in nanoseconds since 1970."""
         # In steps of 100 ns since 15 October 1582.
         stamp = self._last = max(now // 100 + 0x01B21DD213814000, self._last + 1)
-        upper = stamp >> 32
-        if upper != self._upper:  # which it is for seven minutes
-            self._upper = upper
-            self._rest = f"{upper & 0xFFFF:04x}-{upper >> 16 & 0x0FFF | 0x1000:04x}-{self._tail}"
-        return f"{stamp & 0xFFFFFFFF:08x}-{self._rest}"
+        low, middle, high = stamp & 0xFFFFFFFF, stamp >> 32 & 0xFFFF, stamp >> 48 & 0x0FFF | 0x1000
+        return f"{low:08x}-{middle:04x}-{high:04x}-{self._tail}"

@@ -177,10 +177,3 @@ def remove(path: Path) -> None:
     """Remove a file and all that SQLite may have put beside it."""
     for end in ("", *SIDES):
         path.with_name(path.name + end).unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove files that earlier versions kept beside an outbox file."""
-    with contextlib.suppress(OSError):
-        for end in (".mark", ".reserve", ".lock"):
-            path.with_name(path.name + end).unlink(missing_ok=True)

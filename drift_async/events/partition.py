@@ -6,8 +6,9 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
-from .storage import QueuedEvent
+from .storage import QueuedEvent, Source
 
 NEVER = sys.maxsize
 
@@ -45,11 +46,6 @@ class Partition:
         self.wake_at = NEVER
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def wake_if_due(self) -> None:
-        """Wake the worker if as many events wait as it asked for."""
-        if len(self.waiting) >= self.wake_at:
-            self.wake()
 
     def take_batch(self, count: int, size: int) -> list[QueuedEvent]:
         """Take the next batch; it is in flight until it is settled or requeued."""
@@ -109,3 +105,22 @@ def take_batch(waiting: deque[QueuedEvent], count: int, size: int) -> list[Queue
         batch.append(event)
     waiting.extendleft(reversed(passed))
     return batch
+
+
+def take_oldest(
+    partitions: Sequence[Partition], source: Source, size: int, after: int
+) -> list[QueuedEvent]:
+    """Take the oldest events of a storage that wait, until *size* bytes, numbered over *after*."""
+    taken: list[QueuedEvent] = []
+    while size > 0:
+        found: list[tuple[int, QueuedEvent, Partition]] = []
+        for partition in partitions:
+            ours = (e for e in partition.waiting if e.source is source and e.number > after)
+            found += [(event.number, event, partition) for event in islice(ours, 1)]
+        if not found:
+            break
+        _, event, partition = min(found)
+        partition.waiting.remove(event)
+        taken.append(event)
+        size -= len(event.body)
+    return taken

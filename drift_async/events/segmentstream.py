@@ -7,7 +7,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self, Unpack
 
 from ..core.bulk import Items
@@ -20,7 +20,7 @@ from ..core.validate import text, token_secret
 from ..errors import CredentialsError, InputError
 from .client import EventClient, EventSettings
 from .delivery import Route
-from .encode import MAX_HIT_ID, HitIds, encode_hit, iso, iso_of
+from .encode import MAX_HIT_ID, HitIds, encode_hit, iso
 from .models import Hit, Loss
 from .queue import WhenFull
 from .storage import QueuedEvent
@@ -60,7 +60,6 @@ class SegmentStream(EventClient):
         Route("track", Endpoint("POST", "/track", _NOTHING, effect="idempotent", envelope="none")),
     )
     _hit_ids: HitIds
-    _without_token: str
 
     def __init__(
         self,
@@ -107,7 +106,6 @@ class SegmentStream(EventClient):
             on_retry=on_retry,
             token=None if api_token is None else token_secret("api_token", api_token),
         )
-        self._without_token = "give an api_token, or set SEGMENTSTREAM_TOKEN"
         self._set_up_events(
             rate=rate,
             outbox=outbox,
@@ -140,7 +138,7 @@ class SegmentStream(EventClient):
     def _authorization(self) -> Secret:
         token = self._caller.state.token
         if token is None:
-            raise CredentialsError(self._without_token)
+            raise CredentialsError("give an api_token, or set SEGMENTSTREAM_TOKEN")
         pair = base64.b64encode(f"{token.reveal()}:".encode()).decode()
         return Secret(f"Basic {pair}")
 
@@ -175,8 +173,7 @@ class SegmentStream(EventClient):
         """
         self._check_open()
         queued = self._encode(event, user_id, anonymous_id, hit_id, sent_at, context, integrations)
-        if not self._queue.put_nowait(queued):
-            await self._queue.put(queued, self._caller.timeout)
+        await self._put(queued)
 
     async def track_many(self, items: Items[Hit]) -> int:
         """Accept many events as `track` does, one after another; return how many.
@@ -188,15 +185,8 @@ class SegmentStream(EventClient):
     def _encode_hit(self, item: Hit) -> QueuedEvent:
         if not isinstance(item, Hit):
             raise InputError("item", "must be a Hit")
-        return self._encode(
-            item.event,
-            item.user_id,
-            item.anonymous_id,
-            item.hit_id,
-            item.sent_at,
-            item.context,
-            item.integrations,
-        )
+        given = item.user_id, item.anonymous_id, item.hit_id, item.sent_at, item.context
+        return self._encode(item.event, *given, item.integrations)
 
     def _encode(
         self,
@@ -208,10 +198,9 @@ class SegmentStream(EventClient):
         context: Mapping[str, Any] | None,
         integrations: Mapping[str, Any] | None,
     ) -> QueuedEvent:
-        now = time.time_ns()
         if hit_id is None:
-            hit_id = self._hit_ids.make(now)
+            hit_id = self._hit_ids.make(time.time_ns())
         else:
             hit_id = text("hit_id", hit_id, most=MAX_HIT_ID)
-        sent = iso_of(now) if sent_at is None else iso("sent_at", sent_at)
+        sent = iso("sent_at", datetime.now(UTC) if sent_at is None else sent_at)
         return encode_hit(event, user_id, anonymous_id, hit_id, sent, context, integrations)

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,16 +20,16 @@ import attrs
 
 from ..errors import ClosedError, DriftError, InputError, OutboxLockedError
 from . import ownership
-from .sqlite_database import DISK_ERRORS
 from .sqlite_file import SqliteFile
+from .sqlite_format import DISK_ERRORS
 from .storage import (
     DeadLetter,
     DeadLetters,
     DeadLimits,
+    Expired,
     QueuedEvent,
     ReadResult,
     Replayed,
-    Storage,
     StorageSummary,
 )
 
@@ -70,17 +69,16 @@ class SqliteStorage:
         owner: SqliteStorage | None = None,
     ) -> None:
         self.path = path
-        self.damage: deque[str] = deque()  # that is not reported yet
+        self.undeleted = 0
+        self._damage: list[str] = []
         self._stem = stem
         self._clock = clock
         self._owner = owner
         self._requests: SimpleQueue[list[WriteRequest] | None]
         self._requests = SimpleQueue() if owner is None else owner._requests
         self._unsent: list[WriteRequest] = []  # of this turn of the loop
-        self._is_started = owner is not None
-        self._is_closed = False
+        self._is_started = self._is_closed = False
         self._refused: set[Path] = set()  # files that are not safe to adopt
-        self._left = 0  # deletions that could not be done
 
     async def open(self, limits: DeadLimits) -> StorageSummary:
         """Open the file, or go on with it in another loop; return what is in it.
@@ -99,10 +97,9 @@ class SqliteStorage:
             self._is_started = True
         try:
             summary: StorageSummary = await self._ask(lambda files: self._open(files, limits))
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._requests.put(None)
-                self._is_closed = True
+        except Exception:
+            self._requests.put(None)
+            self._is_closed = True
             raise
         return summary
 
@@ -111,12 +108,12 @@ class SqliteStorage:
             raise ClosedError("the client was closed")
         return self._send(append=events)
 
-    def delete(self, numbers: Sequence[int]) -> asyncio.Future[int]:
+    def delete(self, numbers: Sequence[int]) -> asyncio.Future[None]:
         return self._send(delete=numbers)
 
     def dead_letter(
         self, letters: Sequence[DeadLetter], limits: DeadLimits
-    ) -> asyncio.Future[Mapping[str, int]]:
+    ) -> asyncio.Future[Expired]:
         return self._ask(lambda files: files[self.path].dead_letter(letters, limits))
 
     def dead(self, limits: DeadLimits) -> asyncio.Future[DeadLetters]:
@@ -128,52 +125,54 @@ class SqliteStorage:
     def read(self, after: int, count: int, size: int) -> asyncio.Future[ReadResult]:
         return self._ask(lambda files: files[self.path].read(after, count, size))
 
-    async def adopt(self, limits: DeadLimits) -> tuple[Storage, StorageSummary] | None:
+    async def adopt(self, limits: DeadLimits) -> tuple[SqliteStorage, StorageSummary] | None:
+        found: tuple[SqliteStorage, StorageSummary] | None
         found = await self._ask(lambda files: self._adopt(files, limits))
-        if found is None:
-            return None
-        path, summary = found
-        return SqliteStorage(path, self._stem, self._clock, owner=self), summary
+        return found
 
     def take_damage(self) -> list[str]:
-        return [self.damage.popleft() for _ in range(len(self.damage))]
+        damage, self._damage = self._damage, []
+        return damage
 
-    async def close(self) -> int:
+    async def close(self) -> None:
         if self._is_closed:
-            return self._left
+            return
         closed = self._ask(self._close)
         if self._owner is None:
             self._requests.put(None)
         self._is_closed = True
         try:
             async with asyncio.timeout(CLOSING):
-                self._left = await asyncio.shield(closed)
+                await asyncio.shield(closed)
         except TimeoutError:
             logger.warning("the outbox's disk is slow: its file is closed later")
-        return self._left
-
-    def _send(self, **request: Any) -> asyncio.Future[Any]:
-        """Ask for something with all else that is asked for in this turn of the loop."""
-        loop = asyncio.get_running_loop()
-        answer = loop.create_future()
-        if self._is_closed:
-            answer.set_exception(ClosedError("the client was closed"))
-            answer.exception()  # not all answers are waited for
-            return answer
-        self._unsent.append(WriteRequest(answer, self, **request))
-        if len(self._unsent) == 1:
-            loop.call_soon(self._hand_over)
-        return answer
 
     def _ask(self, work: Callable[[Files], Any]) -> asyncio.Future[Any]:
         answer = self._send(work=work)
         self._hand_over()
         return answer
 
+    def _send(self, **request: Any) -> asyncio.Future[Any]:
+        """Ask for something with all else that is asked for in this turn of the loop."""
+        loop = asyncio.get_running_loop()
+        sent = WriteRequest(loop.create_future(), self, **request)
+        if self._is_closed:
+            _resolve([(sent, None, ClosedError("the client was closed"))])
+            return sent.answer
+        self._unsent.append(sent)
+        if len(self._unsent) == 1:
+            loop.call_soon(self._hand_over)
+        return sent.answer
+
     def _hand_over(self) -> None:
         if self._unsent:
             unsent, self._unsent = self._unsent, []
             self._requests.put(unsent)
+
+    def report(self, undeleted: int, damage: list[str]) -> None:
+        """Have the client see what the thread found; run in either thread."""
+        self.undeleted = undeleted
+        self._damage = [*self._damage, *damage]
 
     # Run in the thread
 
@@ -199,7 +198,9 @@ class SqliteStorage:
         assert refusal is not None, "there is always a name"
         raise refusal
 
-    def _adopt(self, files: Files, limits: DeadLimits) -> tuple[Path, StorageSummary] | None:
+    def _adopt(
+        self, files: Files, limits: DeadLimits
+    ) -> tuple[SqliteStorage, StorageSummary] | None:
         """Open the next file of an ended process; remove those that are empty."""
         ours = {file.path for file in files.values()}
         for path in ownership.found(self.path, self._stem):
@@ -216,16 +217,19 @@ class SqliteStorage:
                 continue
             with contextlib.suppress(*DISK_ERRORS):
                 summary = file.summary(limits)
-                if summary.pending or summary.dead or summary.expired:
+                if summary.pending or summary.dead:
                     files[path] = file
-                    return path, summary
+                    storage = SqliteStorage(path, self._stem, self._clock, owner=self)
+                    storage.report(file.undeleted, file.take_damage())
+                    return storage, summary
             file.close(keep_empty=False)
         return None
 
-    def _close(self, files: Files) -> int:
-        file = files.pop(self.path, None)
-        is_named = self._owner is None and self.path.suffix == ownership.SUFFIX
-        return 0 if file is None else file.close(keep_empty=is_named)
+    def _close(self, files: Files) -> None:
+        if (file := files.pop(self.path, None)) is not None:
+            is_named = self._owner is None and self.path.suffix == ownership.SUFFIX
+            left = file.close(keep_empty=is_named)
+            self.report(left, file.take_damage())
 
 
 def _serve(requests: SimpleQueue[list[WriteRequest] | None]) -> None:
@@ -249,54 +253,55 @@ def _work(files: Files, requests: Sequence[WriteRequest]) -> None:
     answers: Answers = []
     storages = dict.fromkeys(request.storage for request in requests)
     for storage in storages:
-        writes = [r for r in requests if r.storage is storage and r.work is None]
-        if writes:
-            try:
-                answers += _write(files[storage.path], writes)
-            except Exception as error:  # whatever it is, nobody may wait for ever
-                answers += [(request, None, error) for request in writes]
+        ours = [r for r in requests if r.storage is storage and r.work is None]
+        appends, deletes = [r for r in ours if r.append], [r for r in ours if not r.append]
+        if ours:
+            errors = _write(files, storage, [r.append for r in appends], deletes)
+            answers += [(r, None, e) for r, e in zip(appends, errors, strict=True)]
+            answers += [(r, None, None) for r in deletes]
     for request in requests:
         if request.work is not None:
-            try:
-                answers.append((request, request.work(files), None))
-            except DISK_ERRORS as error:
-                is_told = isinstance(error, DriftError)
-                refusal = error if is_told else DriftError(f"the outbox's disk failed ({error})")
-                answers.append((request, None, refusal))
-            except Exception as error:
-                logger.exception("the outbox's thread failed")
-                answers.append((request, None, error))
+            answers.append((request, *_do(request.work, files)))
     for storage in storages:
-        if storage.path in files:
-            storage.damage.extend(files[storage.path].take_damage())
-    _answer(answers)
+        if (file := files.get(storage.path)) is not None:
+            storage.report(file.undeleted, file.take_damage())
+    for loop in {request.answer.get_loop() for request in requests}:
+        heard = [answer for answer in answers if answer[0].answer.get_loop() is loop]
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(_resolve, heard)
 
 
-def _write(file: SqliteFile, requests: Sequence[WriteRequest]) -> Answers:
-    appends = [request for request in requests if request.append]
-    deletes = [request for request in requests if not request.append]
-    errors = file.write(
-        [request.append for request in appends], [n for r in deletes for n in r.delete]
-    )
-    left = file.undeleted
-    answers: Answers = [(r, None, error) for r, error in zip(appends, errors, strict=True)]
-    return answers + [(request, left, None) for request in deletes]
+def _write(
+    files: Files,
+    storage: SqliteStorage,
+    appends: Sequence[Sequence[QueuedEvent]],
+    deletes: Sequence[WriteRequest],
+) -> list[Exception | None]:
+    try:
+        numbers = [number for request in deletes for number in request.delete]
+        return files[storage.path].write(appends, numbers)
+    except Exception as error:  # whatever it is, nobody may wait for ever
+        return [error] * len(appends)
 
 
-def _answer(answers: Answers) -> None:
-    """Hand answers to the loops that asked; that of a loop that has ended is nobody's."""
-    loops = dict.fromkeys(request.answer.get_loop() for request, _, _ in answers)
-    for loop in loops:
-        ours = [answer for answer in answers if answer[0].answer.get_loop() is loop]
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve, ours)
+def _do(work: Callable[[Files], Any], files: Files) -> tuple[Any, Exception | None]:
+    try:
+        return work(files), None
+    except DriftError as error:
+        return None, error
+    except DISK_ERRORS as error:
+        return None, DriftError(f"the outbox's disk failed ({error})")
+    except Exception as error:
+        logger.exception("the outbox's thread failed")
+        return None, error
 
 
 def _resolve(answers: Answers) -> None:
     for request, result, error in answers:
         if request.answer.done():
             continue  # nobody waits any longer
-        if error is not None:
-            request.answer.set_exception(error)
-        else:
+        if error is None:
             request.answer.set_result(result)
+        else:
+            request.answer.set_exception(error)
+            request.answer.exception()  # not all answers are waited for

@@ -12,27 +12,20 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from . import ownership
-from .sqlite_database import (
-    COLUMNS,
-    DAMAGED,
-    DISK_ERRORS,
-    EVENT,
-    LISTED,
-    Database,
-    checksum,
-    error_code,
-    is_intact,
-    write_schema,
-)
+import attrs
+
+from ..core.bulk import batched
+from ..errors import InputError
+from . import ownership, sqlite_format
+from .sqlite_format import COLUMNS, DAMAGED, DISK_ERRORS, EVENT, LISTED, DamagedError
 from .storage import (
     DeadLetter,
     DeadLetters,
     DeadLimits,
+    Expired,
     QueuedEvent,
     ReadResult,
     Replayed,
@@ -41,8 +34,8 @@ from .storage import (
 
 logger = logging.getLogger("drift_async.events")
 
-_SIZES = (512, 64)
-"""Numbers of rows of one INSERT, beside those below 64: statements are compiled once a size."""
+ROWS = 64
+"""Rows of one INSERT: statements are compiled once a size."""
 
 _EXTRA = 65_536
 """Bytes by which a database is made larger than it has to be."""
@@ -53,20 +46,139 @@ _LOG = 262_144
 _YEAR_10000 = 253_402_300_800.0
 
 
-class SqliteFile(Database):
-    """Events and dead letters in an outbox file: see `Database` for opening it."""
+class SqliteFile:
+    """Events and dead letters in an outbox file that this client owns.
+
+    Raises `OutboxLockedError` when it has another owner, `InputError` when it cannot be used. A
+    damaged file is set aside, and replaced by one with all events that could be read.
+    """
 
     def __init__(self, path: Path, stem: str, clock: Callable[[], float]) -> None:
+        self.path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._stem = stem
         self._clock = clock
+        self._undeleted: list[int] = []
         self._letters: list[DeadLetter] = []  # not yet moved to the table
-        super().__init__(path, stem)
-        if self._has_tables and not self._is_current:
-            self._upgrade()
-
-    def _upgrade(self) -> None:
-        """Make a file of the former format one of the present format, now or with a commit."""
+        self._damage: list[str] = []  # to be reported
+        self._damage_found: str | None = None  # why there is no connection, if there is none
+        self._handles = contextlib.ExitStack()
+        self._last = 0
+        self._lock = ownership.Lock(path)
+        try:
+            if ownership.finish_replacing(path):
+                self._damage.append(f"{path.name} was damaged, as was found before")
+            for end in ("", *ownership.SIDES):
+                ownership.check(path.with_name(path.name + end))
+            try:
+                self._open()
+            except DamagedError as error:
+                self._set_aside(str(error))
+            for end in (".mark", ".reserve", ".lock"):  # of earlier versions
+                with contextlib.suppress(OSError):
+                    path.with_name(path.name + end).unlink()
+        except BaseException as error:
+            self._lock.release()
+            raise sqlite_format.refusal(error, path) from None
         with contextlib.suppress(*DISK_ERRORS):
-            self._commit(work=bool)
+            self._commit()  # a file of the former format, else with a later commit
+
+    def _open(self) -> None:
+        """Open the database; nothing is written before it is known to be ours, nor needs to be."""
+        has_log, self._has_log_space = self._log.exists(), False
+        try:
+            # Kept open as long as the database: closing it would end SQLite's locks on the file.
+            self._descriptor = ownership.open_safely(self.path)
+            self._handles.callback(os.close, self._descriptor)
+            self._db = sqlite_format.connect(self.path)
+            self._handles.callback(self._db.close)
+            self._recognize(has_log)
+            ((mode,),) = self._db.execute("PRAGMA journal_mode").fetchall()
+            ((self._page_size,),) = self._db.execute("PRAGMA page_size").fetchall()
+        except BaseException as error:
+            self._disconnect()
+            raise sqlite_format.refusal(error, self.path) from None
+        self._is_wal = mode == "wal"
+        self._damage_found = None
+
+    def _recognize(self, has_log: bool) -> None:
+        """Look whether the file is an outbox of ours, in the present format; raise if it is not."""
+        db = self._db
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (owner,) = db.execute("PRAGMA user_version").fetchone()
+        self._has_tables = tables > 0
+        self._is_current = application == sqlite_format.APPLICATION_ID and owner != 0
+        if not tables:
+            if has_log:
+                raise DamagedError("it is empty, but for a log")
+            return
+        if application not in (sqlite_format.APPLICATION_ID, sqlite_format.FORMER_ID):
+            raise InputError("outbox", "is a database of something else")
+        if owner not in (0, sqlite_format.kind_number(self._stem)):  # 0: not noted in early files
+            raise InputError("outbox", "is that of another kind of client")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise DamagedError("the check failed")
+        for table, columns in COLUMNS.items():
+            db.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchall()
+            (last,) = db.execute(f"SELECT ifnull(max(seq), 0) FROM {table}").fetchone()
+            self._last = max(self._last, last)
+        if not self._is_current:
+            self._undeleted += sqlite_format.read_done(db)
+
+    def _set_aside(self, damage: str, *, is_open: bool = False) -> None:
+        """Replace the file by one with all that can be read of it, or of the open connection."""
+        new = ownership.replacement_of(self.path)
+        try:
+            ownership.remove(new)
+            kept = sqlite_format.salvage(self._db if is_open else self.path, new, self._stem)
+        except DISK_ERRORS as error:
+            why = f"is damaged ({damage}), and what is left cannot be copied ({error})"
+            raise InputError("outbox", why) from None
+        self._disconnect()
+        self._damage_found = damage
+        aside = ownership.set_aside(self.path)
+        try:
+            self._open()
+        except DamagedError as error:
+            raise InputError("outbox", f"cannot be opened ({error})") from None
+        where = "" if is_open else f", the file is {aside}"
+        detail = f"{self.path.name} was damaged ({damage}): {kept} events read{where}"
+        logger.error("outbox: %s", detail)
+        self._damage.append(detail)
+
+    def _disconnect(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._handles.close()
+
+    def _restore(self) -> None:
+        """Make the file anew if it is damaged, or was removed, with all that is left of it."""
+        if self._damage_found is not None:
+            self._set_aside(self._damage_found)
+        elif not ownership.is_at(self._descriptor, self.path):
+            ownership.make_folder(self.path)
+            if not ownership.is_at(self._lock.descriptor, self._lock.path):
+                former, self._lock = self._lock, ownership.Lock(self.path)
+                former.release(unlink=False)
+            self._set_aside("it was removed", is_open=True)
+
+    def _recover(self, error: Exception) -> None:
+        """After a failure, make space in the log, or replace a damaged file: now, or later."""
+        if sqlite_format.error_code(error) not in DAMAGED:
+            self._make_log_space()
+            return
+        self._disconnect()
+        self._damage_found = str(error)
+        try:
+            self._restore()
+        except DISK_ERRORS as failure:
+            logger.error("outbox: %s cannot be used: %s", self.path.name, failure)
+
+    def take_damage(self) -> list[str]:
+        """Return the damages that were found since the last call, in words."""
+        damage, self._damage = self._damage, []
+        return damage
 
     # Writing
 
@@ -89,7 +201,7 @@ class SqliteFile(Database):
         except DISK_ERRORS as error:
             self._recover(error)
         self._delete_in_parts()  # deletions first: they make space
-        return [self._try(events) for events in appends]
+        return [self._try(events, limit=0) for events in appends]
 
     def _delete_in_parts(self) -> None:
         """Delete as many events at once as the log has space for."""
@@ -97,29 +209,28 @@ class SqliteFile(Database):
         size = len(self._undeleted)
         while self._undeleted and size:
             try:
-                self._commit(with_letters=False, limit=size)
+                self._commit(limit=size)
             except DISK_ERRORS as error:
                 self._recover(error)
                 size //= 2
             else:
                 self._make_log_space()
 
-    def _try(self, events: Sequence[QueuedEvent]) -> Exception | None:
+    def _try(
+        self,
+        events: Sequence[QueuedEvent] = (),
+        work: Callable[[], None] | None = None,
+        limit: int | None = None,
+    ) -> Exception | None:
+        """Commit, once more if the first time fails; return the error if both do."""
         for _ in range(2):
             try:
-                self._commit(events, with_letters=False, limit=0)
+                self._commit(events, work, limit)
                 return None
             except DISK_ERRORS as error:
                 self._recover(error)
                 failure = error
         return failure
-
-    def _recover(self, error: Exception) -> None:
-        """After a failed commit, make space in the log, or replace a damaged file."""
-        if error_code(error) in DAMAGED:
-            self._replace(error)
-            return
-        self._make_log_space()
 
     def _make_log_space(self) -> None:
         """Copy the log into the database, which has space for it: see `_allocate`."""
@@ -131,28 +242,31 @@ class SqliteFile(Database):
     def _commit(
         self,
         events: Sequence[QueuedEvent] = (),
-        work: Callable[[], Any] | None = None,
-        *,
-        with_letters: bool = True,
+        work: Callable[[], None] | None = None,
         limit: int | None = None,
-    ) -> Any:
-        """Add events, and do *work*, after all deletions or *limit* ones, in one transaction."""
+    ) -> None:
+        """Delete, move dead letters, add events and do *work*, in one transaction.
+
+        With a *limit*, delete only so many, and move none.
+        """
         self._restore()
-        letters = self._letters if with_letters else []
+        letters = self._letters if limit is None else []
         deleted = self._undeleted[:limit]
-        if not (events or work or deleted or letters):
-            return None
+        is_former = self._has_tables and not self._is_current
+        if not (events or work or deleted or letters or is_former):
+            return
         if not self._is_wal:
             ((mode,),) = self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._is_wal = mode == "wal"
         self._db.execute("BEGIN IMMEDIATE")
         try:
             if not self._is_current:
-                write_schema(self._db, self._stem)
+                sqlite_format.write_schema(self._db, self._stem)
             self._delete(deleted + [letter.event.number for letter in letters])
             self._move(letters)
             self._insert(self._last + 1, events)
-            result = work() if work is not None else None
+            if work is not None:
+                work()
             self._allocate()
             self._db.execute("COMMIT")
         except BaseException:
@@ -165,7 +279,6 @@ class SqliteFile(Database):
         for number, event in enumerate(events, self._last + 1):
             event.number = number
         self._last += len(events)
-        return result
 
     def _delete(self, numbers: Sequence[int]) -> None:
         if numbers:
@@ -177,7 +290,7 @@ class SqliteFile(Database):
         rows = [
             (
                 *(event.number, event.kind, event.key, event.body),
-                checksum(event) if letter.is_intact else None,
+                sqlite_format.checksum(event) if letter.is_intact else None,
                 *(letter.reason, letter.status, letter.died_at),
             )
             for letter in letters
@@ -188,16 +301,14 @@ class SqliteFile(Database):
             self._db.executemany(sql, rows)
 
     def _insert(self, number: int, events: Sequence[QueuedEvent]) -> None:
-        most = self._db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // 5
-        start = 0
-        while left := len(events) - start:
-            size = next((size for size in _SIZES if size <= min(left, most)), min(left, 63))
-            values: list[Any] = []
-            for seq, event in enumerate(events[start : start + size], number + start):
-                values += (seq, event.kind, event.key, event.body, checksum(event))
-            marks = ",".join(["(?, ?, ?, ?, ?)"] * size)
+        for part in batched(events, ROWS):
+            values: list[object] = []
+            for seq, event in enumerate(part, number):
+                crc = sqlite_format.checksum(event)
+                values += (seq, event.kind, event.key, event.body, crc)
+            marks = ",".join(["(?, ?, ?, ?, ?)"] * len(part))
             self._db.executemany(f"INSERT INTO events VALUES {marks}", [values])
-            start += size
+            number += len(part)
 
     def _allocate(self) -> None:
         """Take the space on the disk that the database needs once the log is copied into it.
@@ -219,35 +330,33 @@ class SqliteFile(Database):
 
     # Dead letters
 
-    def dead_letter(self, letters: Sequence[DeadLetter], limits: DeadLimits) -> Mapping[str, int]:
+    def dead_letter(self, letters: Sequence[DeadLetter], limits: DeadLimits) -> Expired:
         """Move events to the dead letters, now or when the disk takes it."""
         self._letters += letters
         return self._expire(limits)
 
-    def _expire(self, limits: DeadLimits) -> Mapping[str, int]:
-        """Delete dead letters over the limits, unless the disk is full; return how many."""
+    def _expire(self, limits: DeadLimits) -> Expired:
+        """Delete dead letters over the limits, unless the disk is full."""
+        expired: dict[str, int] = {}
 
-        def work() -> Mapping[str, int]:
+        def work() -> None:
             oldest = (self._clock() - limits.seconds,)
-            old = self._db.execute("DELETE FROM dead WHERE died_at < ?", oldest).rowcount
-            full = self._db.execute(
+            expired["dead_old"] = self._db.execute(
+                "DELETE FROM dead WHERE died_at < ?", oldest
+            ).rowcount
+            expired["dead_full"] = self._db.execute(
                 "DELETE FROM dead WHERE seq IN (SELECT seq FROM dead ORDER BY died_at, seq"
                 " LIMIT max(0, (SELECT count(*) FROM dead) - ?))",
                 (limits.count,),
             ).rowcount
-            return {"dead_old": old, "dead_full": full}
 
         has_dead = self._has_tables and self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone()
-        for _ in range(2 if has_dead or self._letters else 0):
-            try:
-                result: Mapping[str, int] = self._commit(work=work)
-                return result
-            except DISK_ERRORS as error:
-                self._recover(error)
-        return {}
+        if (has_dead or self._letters) and self._try(work=work) is not None:
+            return {}
+        return expired
 
     def dead(self, limits: DeadLimits) -> DeadLetters:
-        """Return the dead letters, oldest first."""
+        """Return the dead letters."""
         expired = self._expire(limits)
         return DeadLetters(self._read_dead(), expired)
 
@@ -262,7 +371,7 @@ class SqliteFile(Database):
                 status,
                 # No checksum is kept of this: it must be a time.
                 died_at if isinstance(died_at, float) and 0 <= died_at < _YEAR_10000 else 0.0,
-                is_intact(kind, key, body, crc),
+                sqlite_format.is_intact(kind, key, body, crc),
             )
             for seq, kind, key, body, crc, reason, status, died_at in rows
         ] + self._letters
@@ -285,8 +394,11 @@ class SqliteFile(Database):
 
     def summary(self, limits: DeadLimits) -> StorageSummary:
         """Return what is in the file."""
+        summary = self._summary()
+        return attrs.evolve(summary, expired=self._expire(limits))
+
+    def _summary(self) -> StorageSummary:
         pending = size = dead = 0
-        expired = self._expire(limits)
         if self._has_tables:
             (pending, size) = self._db.execute(
                 "SELECT count(*), ifnull(sum(length(CAST(ifnull(body, '') AS BLOB))), 0)"
@@ -294,7 +406,7 @@ class SqliteFile(Database):
                 (json.dumps(self._undeleted),),
             ).fetchone()
             (dead,) = self._db.execute("SELECT count(*) FROM dead").fetchone()
-        return StorageSummary(pending, size, dead, self._last, expired)
+        return StorageSummary(pending, size, dead, self._last)
 
     def read(self, after: int, count: int, size: int) -> ReadResult:
         """Return the events that follow number *after*."""
@@ -302,9 +414,9 @@ class SqliteFile(Database):
         try:
             return self._read(after, count, size)
         except sqlite3.Error as error:
-            if error_code(error) not in DAMAGED:
+            if sqlite_format.error_code(error) not in DAMAGED:
                 raise
-            self._replace(error)
+            self._recover(error)
         return self._read(after, count, size)
 
     def _read(self, after: int, count: int, size: int) -> ReadResult:
@@ -317,7 +429,7 @@ class SqliteFile(Database):
         for seq, kind, key, body, crc in self._db.execute(sql, (after, count + len(hidden))):
             if seq not in hidden:
                 event = QueuedEvent(kind, key, body, seq)
-                (events if is_intact(kind, key, body, crc) else damaged).append(event)
+                (events if sqlite_format.is_intact(kind, key, body, crc) else damaged).append(event)
                 size -= len(body)
                 if size <= 0:
                     break
@@ -330,17 +442,13 @@ class SqliteFile(Database):
         """
         left, is_empty = 0, False
         try:
-            for _ in range(2):
-                try:
-                    self._commit()
-                    break
-                except DISK_ERRORS as error:
-                    self._recover(error)
-                    self._delete_in_parts()
+            if self._try() is not None:
+                self._delete_in_parts()
+                self._try()
             left = self.undeleted
             if not ownership.is_at(self._descriptor, self.path):
                 logger.error("outbox: %s was removed, and what was in it is lost", self.path.name)
-            held = self.summary(_NO_LIMITS)
+            held = self._summary()
             is_empty = not (held.pending or held.dead or self._letters)
             if is_empty and keep_empty and not left and self._has_tables:
                 self._db.execute("VACUUM")  # the disk gets back what is free, and its content
@@ -354,9 +462,6 @@ class SqliteFile(Database):
                     left = 0
             self._lock.release()
         return left
-
-
-_NO_LIMITS = DeadLimits(count=1 << 60, seconds=1e12)
 
 
 def _extend(descriptor: int, size: int, needed: int, extra: int = 0) -> None:

@@ -173,7 +173,7 @@ def wipe(file: SqliteFile) -> None:
 async def test_a_flush_ends_when_what_it_waits_for_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drift_async.events.backlog.MEMORY_EVENTS", 2)
+    monkeypatch.setattr("drift_async.events.storage.MEMORY_EVENTS", 2)
     async with (
         Server(lambda n, _: reply(b"", "503 Busy", Retry_After="60")) as server,
         DriftEvents(1, base_url=server.url, outbox=tmp_path, window=1, linger=0) as events,

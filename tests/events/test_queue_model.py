@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from drift_async import OutboxFullError
-from drift_async.events import backlog as backlog_module
+from drift_async.events import storage as storage_module
 from drift_async.events.partition import Partition
 from drift_async.events.queue import EventQueue, WhenFull
 from drift_async.events.sqlite import SqliteStorage
@@ -214,7 +214,7 @@ class OnDisk(QueueMachine):
 def test_the_outbox_does_what_the_model_says(
     machine: type[QueueMachine], runs: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog_module, "MEMORY_EVENTS", 6)  # so that rows wait on disk, too
+    monkeypatch.setattr(storage_module, "MEMORY_EVENTS", 6)  # so that rows wait on disk, too
     run_state_machine_as_test(
         machine,
         settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None),

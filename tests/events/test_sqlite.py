@@ -219,7 +219,7 @@ async def test_a_failed_read_is_logged_and_tried_again(
             await events.track("Step", user_id=1, attributes={"n": n})
         await events.close(0)
     monkeypatch.setattr(SqliteFile, "read", read)
-    monkeypatch.setattr("drift_async.events.backlog.RETRY_READ", 0.01)
+    monkeypatch.setattr("drift_async.events.queue.RETRY_READ", 0.01)
     async with DriftEvents(ORG, base_url=box.url, outbox=tmp_path) as events:
         assert (await events.flush(10)).delivered == 3
     assert caplog.text.count("cannot be read, it is tried again") == 2

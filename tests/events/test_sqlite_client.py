@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from drift_async import DriftEvents, InputError, OutboxLockedError, Track
-from drift_async.events import backlog as backlog_module, client as client_module
+from drift_async.events import client as client_module, storage as storage_module
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
 from tests.support.event_storage import on_disk
@@ -339,7 +339,7 @@ async def test_a_file_damaged_while_it_is_open_is_replaced(box: Sandbox, tmp_pat
 async def test_events_over_the_window_in_memory_wait_on_disk_in_order(
     box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog_module, "MEMORY_EVENTS", 50)
+    monkeypatch.setattr(storage_module, "MEMORY_EVENTS", 50)
     box.fail("*", status=503, times=1)
     async with (
         dead_url(),

@@ -23,7 +23,7 @@ from drift_async import (
     InputError,
     Track,
 )
-from drift_async.events import sqlite_database
+from drift_async.events import sqlite_format
 from drift_async.events.sqlite import SqliteStorage
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
@@ -231,7 +231,7 @@ def rename_or_die(old: Path, new: Path) -> None:
 
 
 MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "before it is copied": lambda patch: patch.setattr(sqlite_database, "_readable", die),
+    "before it is copied": lambda patch: patch.setattr(sqlite_format, "_readable", die),
     "before it is set aside": lambda patch: patch.setattr(uuid, "uuid4", die),
     "before the copy has its name": lambda patch: patch.setattr(Path, "rename", rename_or_die),
 }
@@ -266,7 +266,7 @@ def test_a_damaged_file_stays_until_there_is_space_for_what_is_left_of_it(
 ) -> None:
     path = tmp_path / "drift-a.sqlite"
     damaged(path, 100)
-    connect = sqlite_database.connect
+    connect = sqlite_format.connect
 
     def narrow(*args: Any) -> sqlite3.Connection:
         db = connect(*args)
@@ -274,7 +274,7 @@ def test_a_damaged_file_stays_until_there_is_space_for_what_is_left_of_it(
         return db
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite_database, "connect", narrow)
+        patch.setattr(sqlite_format, "connect", narrow)
         with pytest.raises(InputError, match="full"):
             opened(path)
         assert SqliteStorage(tmp_path, "drift", time.time)._adopt({}, LIMITS) is None
@@ -297,7 +297,7 @@ def test_a_file_that_could_not_be_replaced_is_replaced_later(
     file._db.execute("PRAGMA cache_size=0")
     overwrite(file.path, 4096, bytes(4096 * 3))
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite_database, "salvage", full)
+        patch.setattr(sqlite_format, "salvage", full)
         for _ in range(2):
             (error,) = file.write([some_events(101, 101)], [])
             assert error is not None
@@ -338,7 +338,7 @@ async def test_a_caller_that_waits_for_space_on_a_disk_is_told_when_the_client_i
 async def test_a_closed_storage_answers(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path, "drift", time.time)
     await storage.open(LIMITS)
-    assert await storage.close() == 0
+    await storage.close()
     async with asyncio.timeout(3):
         for asked in (
             storage.dead(LIMITS),
@@ -350,7 +350,7 @@ async def test_a_closed_storage_answers(tmp_path: Path) -> None:
                 await asked
         with pytest.raises(ClosedError):
             storage.append(some_events(1, 1))
-        assert await storage.close() == 0
+        await storage.close()
 
 
 # Dead letters over the limit

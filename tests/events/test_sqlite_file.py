@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from drift_async.events.sqlite_database import kind_number
 from drift_async.events.sqlite_file import SqliteFile
+from drift_async.events.sqlite_format import kind_number
 from drift_async.events.storage import DeadLimits
 from tests.support.event_storage import LIMITS, events, letters, numbers, opened, store
 
