@@ -145,21 +145,26 @@ class Delivery:
     async def run(self, partition: Partition) -> None:
         """Deliver the events of a partition, until cancelled."""
         while True:
+            holds_slot = False
             try:
                 if self._linger or not partition.waiting:
                     await self._gather(partition)
                 if not self._may_send():
                     await self._permit(partition)
+                holds_slot = True
                 if partition.waiting:
                     kind = partition.waiting[0].kind
                     most = 1 if kind in self._singly else self._routes[kind].most
-                    await self._send(partition, partition.take_batch(most, MAX_BATCH_BYTES))
-                else:
-                    self._session.slots.release()
+                    batch = partition.take_batch(most, MAX_BATCH_BYTES)
+                    holds_slot = False  # each attempt releases it
+                    await self._send(partition, batch)
             except Exception:  # a worker must not end: its partition would stand still
                 logger.exception("delivery failed; it is tried again")
                 partition.requeue()
                 await asyncio.sleep(AFTER_A_BUG)
+            finally:
+                if holds_slot:
+                    self._session.slots.release()
 
     async def _gather(self, partition: Partition) -> None:
         """Wait for a full batch, or for the linger time once there is an event."""

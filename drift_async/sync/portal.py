@@ -398,8 +398,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _close_forgotten(thread: LoopThread, client: Lifecycle) -> None:
     """Close a client that was collected while open, or is still open at interpreter exit."""
-    if thread.is_current():
-        # The collector ran on the loop thread, which cannot wait for itself.
+    if thread.is_current() or _is_in_loop():
+        # The collector ran on the loop thread, which cannot wait for itself, or in a loop of the
+        # user, which must not be held up.
         threading.Thread(target=_close_forgotten, args=(thread, client), daemon=True).start()
         return
     try:
@@ -407,6 +408,14 @@ def _close_forgotten(thread: LoopThread, client: Lifecycle) -> None:
     except (TimeoutError, ClosedError):
         return  # the thread is a daemon and ends with the process
     thread.stop()
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _inherited: list[LoopThread] = []

@@ -100,7 +100,7 @@ class RelayKey:
 
 
 def _checked(secret: object) -> Secret:
-    if not isinstance(secret, Secret):
+    if not isinstance(secret, Secret) or not isinstance(secret.reveal(), str):
         raise InputError("secrets", "must be texts")
     if len(_decoded(secret)) < MIN_KEY_BYTES:
         raise InputError("secrets", f"must be base64 of at least {MIN_KEY_BYTES} bytes")
