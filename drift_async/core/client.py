@@ -17,11 +17,13 @@ from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
-from .session import HttpSession, Limits
+from .slots import Limits
 from .validate import boolean, integer, number, text
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+    from .session import HttpSession
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -112,6 +114,8 @@ class BaseClient:
             session.spawn(state.auth.refresh_ahead(state, session))
 
     def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
+        from .session import HttpSession  # at last: it loads the HTTP library
+
         return HttpSession(
             self._origin,
             self._authorization(),

@@ -35,7 +35,7 @@ from .hooks import Hooks
 from .request import Failure, FailureKind, Request, Response
 from .resolver import Resolver
 from .secret import Secret
-from .slots import ConnectionSlots
+from .slots import ConnectionSlots, Limits
 
 T = TypeVar("T")
 
@@ -59,15 +59,6 @@ _HEADERS = {
 # Uncompressed, so that Content-Length says the size of a file.
 _DOWNLOAD_HEADERS = _HEADERS | {"Accept-Encoding": "identity"}
 _NO_TYPE = (CONTENT_TYPE,)
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """Bounds of a client's connections: seconds, number, bytes."""
-
-    connect_timeout: float = 10.0
-    max_connections: int = 100
-    max_body: int = 32 * 1024 * 1024
 
 
 class HttpSession:

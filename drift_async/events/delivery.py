@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -15,10 +15,12 @@ from ..core.hooks import Hooks, RetryInfo
 from ..core.rate_limit import Limiter
 from ..core.request import Endpoint, Failure, Request, Response
 from ..core.retry import AMBIGUOUS, THROTTLED, Retry, parse_retry_after
-from ..core.session import HttpSession
 from .partition import NEVER, Partition
 from .queue import EventQueue, logger
 from .storage import QueuedEvent
+
+if TYPE_CHECKING:
+    from ..core.session import HttpSession
 
 MAX_BATCH_BYTES = 1024 * 1024
 SHARED_AFTER = 3
