@@ -230,8 +230,8 @@ def p8(bench: Bench) -> Iterator[Row]:
         if installed("segment"):
             peer = partial(segment_delivers, bench, bench.calls(20_000, 500))
             for what, ours, bound in (
-                ("deliver, batches", batches, 2.0),
-                ("deliver, one a request", singles, 0.45),
+                ("deliver, batches", batches, 8.0),
+                ("deliver, one a request", singles, 0.5),
             ):
                 yield compare(
                     "P8",
@@ -252,7 +252,7 @@ def p8(bench: Bench) -> Iterator[Row]:
                     "P8",
                     what,
                     "customerio",
-                    Target(7.0, at_least=True),
+                    Target(5.0, at_least=True),
                     lane,
                     slow_peer,
                     rounds=bench.rounds(10),

@@ -12,7 +12,7 @@ from functools import partial
 from .harness import Bench
 from .measure import Row, Target
 
-STATEMENTS = (("from drift_async import Drift", 1.3), ("import drift_async", 0.3))
+STATEMENTS = (("from drift_async import Drift", 0.6), ("import drift_async", 0.1))
 
 
 def p11(bench: Bench) -> Iterator[Row]:
