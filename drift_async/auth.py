@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 import attrs
 
@@ -16,7 +16,7 @@ from .client import BASE_URL
 from .core.client import BaseClient, CommonSettings, origin
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.rate_limit import Limiter, Rate
-from .core.request import Endpoint, Request
+from .core.request import Endpoint, Request, query
 from .core.retry import Retry, RetryBudget
 from .core.secret import Secret, env_value, hide, is_visible, secret_from
 from .core.validate import text, token_secret
@@ -64,15 +64,15 @@ class OAuth(BaseClient):
     https://devdocs.drift.com/docs/authentication-and-scopes
 
     ``client_id`` and ``client_secret`` are the app's; ``authorize_base_url`` is where its consent
-    page is, ``base_url`` where tokens are given out. All else is as `Drift` has it. Send the user
-    to `authorize_url`, `exchange` the code that comes back, store the token, and give what `auth`
-    makes of it to any number of clients:
+    page is, ``base_url`` where tokens are given out. The other settings are those of `Drift`. Send
+    the user to `authorize_url`, `exchange` the code that comes back, store the token, and give the
+    result of `auth` to any number of clients:
 
     >>> oauth = OAuth("client id", "client secret")
     >>> async with Drift(auth=oauth.auth(token, on_refresh=save)) as drift:
     ...     contact = await drift.contacts.get(7)
 
-    Where OAuth says no (400 or 401), calls raise `CredentialsError`.
+    If OAuth refuses (400 or 401), calls raise `CredentialsError`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class OAuth(BaseClient):
         return self._authorize_origin + AUTHORIZE_URL.target(query)
 
     def code_from(self, url: str, *, state: str) -> Secret:
-        """Return the code that the browser brought to ``redirect_uri``; *url* is what it asked for.
+        """Return the code in *url*, with which the browser came back to ``redirect_uri``.
 
         Raises `InputError` if the *state* is not that of this user's session, since somebody else
         may have started it, and `CredentialsError` if the user did not agree.
@@ -179,7 +179,7 @@ class OAuth(BaseClient):
         return token_secret("code", brought["code"])
 
     async def exchange(self, code: str | Secret, *, redirect_uri: str | None = None) -> Token:
-        """Return the token for a *code*, which works once and soon ends.
+        """Return the token for a *code*, which works once and expires soon.
 
         *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/authentication-and-scopes
@@ -192,7 +192,7 @@ class OAuth(BaseClient):
     async def refresh(self, token: Token) -> Token:
         """Return a new token for an old one, whose refresh token is void from then on.
 
-        What `auth` makes does this by itself, so use one or the other. A lost reply raises
+        The result of `auth` does this by itself, so use one or the other. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/authentication-and-scopes
         """
         given = _refresh_token(token)
@@ -201,12 +201,12 @@ class OAuth(BaseClient):
     def auth(
         self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
     ) -> TokenSource:
-        """Return what ``Drift(auth=...)`` takes: a *token* that is renewed.
+        """Return a *token* that is renewed, for ``Drift(auth=...)``.
 
         It is renewed some minutes before it ends, and when a call is refused for its token; that
         call is sent once more, also with ``Retry(attempts=1)``. One refresh serves all calls and
-        all clients that share what is returned here; make it once for a token. This client does
-        not have to be open for it.
+        all clients that share the result; make one for each token. This client does not have to be
+        open for it.
 
         *on_refresh* has to store the new token, since the old refresh token is void: no request
         uses the new one before *on_refresh* has returned. A coroutine function is awaited in the
@@ -214,9 +214,9 @@ class OAuth(BaseClient):
         If it raises, calls raise `TokenNotSavedError`, and the next call gives it the same token
         again. Without it, the tokens last as long as this process.
 
-        If OAuth refuses the refresh token, all calls raise `CredentialsError` and OAuth is asked
-        no more: the user has to agree again. After other failures the next call asks again. An
-        operation that refuses also the new token causes no other refresh for a minute.
+        If OAuth refuses the refresh token, all calls raise `CredentialsError` and no other refresh
+        is tried: the user has to agree again. After other failures the next call tries again. An
+        operation that refuses the new token too causes no other refresh for a minute.
 
         Refreshing in several processes is not supported: the first would lock the others out. Let
         one of them do it, and the others make ``Drift(token)`` of the access token that it stores.
@@ -249,14 +249,14 @@ class OAuth(BaseClient):
     async def _ask(
         self, endpoint: Endpoint[Token], old: Token | None, **fields: str | Secret
     ) -> Token:
-        """Make a token call, and return the token with what the reply leaves to the *old* one."""
+        """Make a token call, and return the token, completed from the *old* one."""
         given = {"client_id": self._client_id, "client_secret": self._client_secret, **fields}
         known = [value for value in given.values() if isinstance(value, Secret)]
         if old is not None:
             known.append(old.access_token)
         now = self._now()
         try:
-            request = Request(endpoint, endpoint.path, _form(given), known)
+            request = Request(endpoint, endpoint.path, query(given).encode(), known)
             response = await self._caller.send(request)
             response.body = completed(response.body, old, now)
             token = endpoint.parse(response)
@@ -266,7 +266,7 @@ class OAuth(BaseClient):
             raise DecodeError("not fit for a header", info, path="$.access_token")
         except DriftError as error:
             failure = _failure(error)
-        # From here: frames of the call hold the tokens of the reply.
+        # Raised outside of the `except`: the frames of the call hold the tokens of the reply.
         raise failure
 
 
@@ -284,17 +284,8 @@ def _refresh_token(token: Token) -> Secret:
     return token.refresh_token
 
 
-def _form(fields: Mapping[str, str | Secret]) -> bytes:
-    return urlencode(
-        {
-            name: value.reveal() if isinstance(value, Secret) else value
-            for name, value in fields.items()
-        }
-    ).encode()
-
-
 def _failure(error: DriftError) -> DriftError:
-    """Return what to raise for *error*, without its traceback."""
+    """Return the error to raise for *error*, without its traceback."""
     # A gateway may be the sender of any other status, and the next call may succeed.
     if isinstance(error, APIError) and error.status in (400, 401):
         return CredentialsError(str(error))

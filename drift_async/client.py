@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Hashable, Mapping
-from functools import lru_cache, partial
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -14,7 +13,7 @@ from .core.caller import Auth
 from .core.client import BaseClient, CommonSettings
 from .core.hooks import RequestInfo, ResponseInfo, RetryInfo
 from .core.outcome import BulkProgress, Item, Value
-from .core.process import DECODE_IN_THREAD_BYTES, run_in_decoder
+from .core.process import decode
 from .core.rate_limit import Rate
 from .core.request import Effect, Endpoint, Request, query, segment
 from .core.resource import Resource
@@ -23,35 +22,34 @@ from .core.secret import Secret, bearer, env_value, hide, secret_from
 from .core.strict_json import dumps, to_plain_json
 from .core.validate import token_secret
 from .errors import CredentialsError, InputError
+from .resources.accounts import Accounts
+from .resources.app import App
+from .resources.contacts import Contacts
+from .resources.conversations import Conversations
+from .resources.gdpr import Gdpr
+from .resources.playbooks import Playbooks
+from .resources.reports import Reports
+from .resources.scim import Scim
+from .resources.teams import Teams
+from .resources.users import Users
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-    from .resources.accounts import Accounts
-    from .resources.app import App
-    from .resources.contacts import Contacts
-    from .resources.conversations import Conversations
-    from .resources.gdpr import Gdpr
-    from .resources.playbooks import Playbooks
-    from .resources.reports import Reports
-    from .resources.scim import Scim
-    from .resources.teams import Teams
-    from .resources.users import Users
-
 BASE_URL = "https://driftapi.com"
 
-GROUPS = (
-    "contacts",
-    "users",
-    "conversations",
-    "accounts",
-    "playbooks",
-    "teams",
-    "app",
-    "gdpr",
-    "scim",
-    "reports",
-)
+GROUPS: dict[str, type[Resource]] = {
+    "contacts": Contacts,
+    "users": Users,
+    "conversations": Conversations,
+    "accounts": Accounts,
+    "playbooks": Playbooks,
+    "teams": Teams,
+    "app": App,
+    "gdpr": Gdpr,
+    "scim": Scim,
+    "reports": Reports,
+}
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _EFFECTS = ("safe", "idempotent", "once")
 
@@ -65,8 +63,8 @@ class Drift(BaseClient):
     number of threads, and its first call opens it as well.
 
     ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
-    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts
-    and reading the reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
+    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts and reading the
+    reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
     send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds;
     ``max_connections`` (100), ``max_pages`` of a walk (10,000) and ``max_body`` of a reply in bytes
     (32 MiB) bound the rest. ``proxy`` is the URL of an HTTP proxy, ``tls`` an `ssl.SSLContext` with
@@ -75,7 +73,7 @@ class Drift(BaseClient):
 
     ``on_request``, ``on_response`` and ``on_retry`` are plain callables that get one record of
     each attempt; they run on the client's event loop and must not block. The logger
-    ``drift_async`` tells of retries at INFO; of each attempt at DEBUG, if that level is set when
+    ``drift_async`` reports retries at INFO, and each attempt at DEBUG if that level is set when
     the client is opened. With a ``tracer_provider`` of OpenTelemetry (extra ``otel``) each call
     is a client span, and its retries are events in it.
 
@@ -93,7 +91,6 @@ class Drift(BaseClient):
     gdpr: Gdpr
     scim: Scim
     reports: Reports
-    _without_token: str
 
     def __init__(
         self,
@@ -142,6 +139,7 @@ class Drift(BaseClient):
             max_pages=max_pages,
         )
         self._without_token = "give a token or auth, or set DRIFT_TOKEN"
+        self._make_groups()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Unpack[Settings]) -> Self:
@@ -164,7 +162,9 @@ class Drift(BaseClient):
 
         It shares connections and rate limits, and is opened and closed with the client itself.
         """
-        return self._view(timeout=timeout, retry=retry)
+        view = self._view(timeout=timeout, retry=retry)
+        view._make_groups()
+        return view
 
     def _authorization(self) -> Secret:
         state = self._caller.state
@@ -174,22 +174,9 @@ class Drift(BaseClient):
             raise CredentialsError(self._without_token)
         return bearer(state.token)
 
-    if not TYPE_CHECKING:  # the groups are declared above; type checkers must not see more
-
-        def __getattr__(self, name: str) -> Any:
-            """Make a group when it is first used.
-
-            Loading all of them with the client would make its import a sixth slower.
-            """
-            if name not in GROUPS:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            module = import_module(f".resources.{name}", __package__)
-            group = getattr(module, name.capitalize())(self._caller)
-            setattr(self, name, group)
-            return group
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *GROUPS})
+    def _make_groups(self) -> None:
+        for name, kind in GROUPS.items():
+            setattr(self, name, kind(self._caller))
 
     async def request(
         self,
@@ -215,9 +202,7 @@ class Drift(BaseClient):
                 target = f"{target}?{query(params)}"
         body = None if json is None else dumps(to_plain_json("json", json))
         response = await self._caller.send(Request(endpoint, target, body))
-        if len(response.body) > DECODE_IN_THREAD_BYTES:
-            return await run_in_decoder(endpoint.parse_any, response)
-        return endpoint.parse_any(response)
+        return await decode(endpoint.parse_any, response)
 
     def bulk(
         self,
@@ -267,16 +252,6 @@ class Settings(CommonSettings, total=False):
 
 
 def _unwrapped(method: str, path: str, effect: Effect | None) -> Endpoint[Any]:
-    try:
-        return _unwrapped_once(method, path, effect)
-    except TypeError:  # one of them cannot be hashed, so it is no text
-        given = {"method": method, "path": path, "effect": effect}
-    field = next(name for name, value in given.items() if not isinstance(value, Hashable))
-    raise InputError(field, "must be a text")
-
-
-@lru_cache(maxsize=512)
-def _unwrapped_once(method: str, path: str, effect: Effect | None) -> Endpoint[Any]:
     if method not in _METHODS:
         raise InputError("method", f"must be one of {', '.join(_METHODS)}")
     if effect not in (None, *_EFFECTS):

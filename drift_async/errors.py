@@ -1,7 +1,7 @@
 """The exception tree, and the function that makes an error of a response that is no success.
 
 Every error has ``applied``: False (nothing happened at the server), True (it did) or None (nobody
-knows). It answers what a caller has to ask after a failure: may I simply try again?
+knows). With it a caller decides whether to try again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import attrs
 
@@ -177,7 +177,7 @@ class OutcomeUnknownError(CallError):
 
 
 class APIError(CallError):
-    """The server said no.
+    """The server refused the request, or failed.
 
     ``type`` is Drift's own word (``not_found``, ``validation_error`` ...), ``message`` its text,
     which may repeat personal data but no secret of the request. If the reply has neither,
@@ -185,8 +185,8 @@ class APIError(CallError):
     """
 
     def __init__(self, info: CallInfo, *, type: str | None, message: str) -> None:
-        said = " ".join(filter(None, (str(info.status), type)))
-        super().__init__(f"{said} ({message})" if message else said, info)
+        detail = " ".join(filter(None, (str(info.status), type)))
+        super().__init__(f"{detail} ({message})" if message else detail, info)
         self.type = type
         self.message = message
 
@@ -208,11 +208,11 @@ class ScopeError(AuthenticationError):
 
 
 class NotFoundError(APIError):
-    """There is no such thing (404)."""
+    """The resource does not exist (404)."""
 
 
 class ConflictError(APIError):
-    """It exists already (409)."""
+    """The resource exists already (409)."""
 
 
 class RateLimitError(APIError):
@@ -247,14 +247,14 @@ _TYPE_BYTES = 64
 
 
 def applied_by_status(status: int) -> bool | None:
-    """Return what a reply with this status says about the request that it answers."""
+    """Return whether a request was applied that was answered with this status; None: unknown."""
     if 200 <= status < 300:
         return True
     return False if status == 503 or (400 <= status < 500 and status != 408) else None
 
 
 def merge_applied(one: bool | None, other: bool | None) -> bool | None:
-    """Return what two attempts together say: True if one was applied, None if one may have been."""
+    """Return True if one of two attempts was applied, None if one may have been, else False."""
     if one or other:
         return True
     return None if one is None or other is None else False
@@ -271,7 +271,7 @@ def error_from_response(
 ) -> APIError:
     """Return the error for a response with ``info.status``, which is not 2xx.
 
-    A server may repeat the request, so *secrets* are masked in its words.
+    A server may repeat the request in its reply, so *secrets* are masked.
     """
     status = info.status or 0
     kind, message = _type_and_message(body)
@@ -323,13 +323,18 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _one_line(text: str, most: int, secrets: Iterable[str]) -> str:
-    """Return the first *most* bytes of *text* on one line of printable characters.
+def _spellings(secret: str) -> tuple[str, ...]:
+    """Return a secret as it stands, in a URL, in a form, and in JSON."""
+    form = quote_plus(secret, errors="replace")
+    return secret, form, form.replace("+", "%20"), json.dumps(secret)[1:-1]
 
-    Secrets are masked before the cut, since half of one would not be found.
-    """
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+
+def _one_line(text: str, most: int, secrets: Iterable[str]) -> str:
+    """Return the first *most* bytes of *text*, printable, on one line, with masked secrets."""
+    # Masked before the cut: half of a secret would not be found.
+    spellings = [form for secret in filter(None, secrets) for form in _spellings(secret)]
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, "***")
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
     return " ".join(printable.split()).encode()[:most].decode(errors="ignore")
 

@@ -1,4 +1,4 @@
-"""Signed identities: a page can prove to Drift who its visitor is."""
+"""Signed identities: a page can prove the identity of its visitor to Drift."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WeakKeyWarning(UserWarning):
 
 
 def signed_identity(user_id: str, secret: str | Secret, *, expires_in: float = 300.0) -> str:
-    """Return a token (JWT, HS256) that says who the visitor is, for ``userJwt`` of the widget.
+    """Return a token (JWT, HS256) that identifies the visitor, for ``userJwt`` of the widget.
 
     *user_id* is the text that the page gives to ``drift.identify``, *secret* the one in the
     widget's security settings; the token is good for *expires_in* seconds from now. Bad input

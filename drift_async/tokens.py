@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import attrs
@@ -21,6 +21,7 @@ import attrs
 from .core.caller import ClientState
 from .core.hooks import log
 from .core.models import Model, model
+from .core.process import after_fork
 from .core.secret import Secret
 from .core.strict_json import dumps, loads
 from .errors import CredentialsError, DriftError, TokenNotSavedError
@@ -40,7 +41,7 @@ _LONGEST = 3_200_000_000
 """Seconds: a lifetime over a century is none."""
 
 LOOK = 3600.0
-"""Seconds after which to look again whether another client has brought a new token."""
+"""Seconds after which to check again whether another client has renewed the token."""
 
 
 def _masked(value: str | Secret) -> Secret:
@@ -49,7 +50,7 @@ def _masked(value: str | Secret) -> Secret:
 
 @model
 class Token(Model):
-    """What OAuth gives for an organisation, ``org_id``. Refuses pickling; `to_json` reveals it.
+    """A token of OAuth for an organisation, ``org_id``. Refuses pickling; `to_json` reveals it.
 
     ``to_json(token)`` is what to store, ``from_json(Token, stored)`` brings it back. The access
     token ends at ``expires_at``, by this machine's clock; ``expires_in`` is its lifetime in
@@ -67,11 +68,8 @@ class Token(Model):
     scope: str | None = None
 
     wire: ClassVar[Mapping[str, str]] = {
-        "access_token": "access_token",
-        "refresh_token": "refresh_token",
-        "expires_in": "expires_in",
-        "expires_at": "expires_at",
-        "token_type": "token_type",
+        name: name
+        for name in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")
     }
 
     @property
@@ -81,10 +79,10 @@ class Token(Model):
 
 
 def completed(body: bytes, old: Token | None, now: float) -> bytes:
-    """Return the body of a token reply, with the time when it ends and what *old* is kept of.
+    """Return the body of a token reply, with the time when it ends and what it leaves to *old*.
 
-    The call is not to be repeated, and the token in its reply is the only one that is left. So
-    everything but the tokens themselves is dropped where it is not of the right type.
+    The call cannot be repeated, and the token in its reply is the only one left: a field of the
+    wrong type is dropped, except the tokens themselves.
     """
     try:
         value = loads(body)
@@ -114,7 +112,7 @@ def completed(body: bytes, old: Token | None, now: float) -> bytes:
 
 
 class TokenSource:
-    """What `OAuth.auth` makes. ``token`` is the one in use."""
+    """The result of `OAuth.auth`: a token that is renewed, for any number of clients."""
 
     def __init__(
         self,
@@ -129,10 +127,13 @@ class TokenSource:
         self._now = now
         self._pending_save: Token | None = None
         self._refusal: CredentialsError | None = None
-        # At most one for this process; that of a parent process never ends here.
-        self._under_way: dict[int, _Renewal] = {}
-        # One for each process: a forked child may find that of its parent taken, for good.
-        self._locks: dict[int, threading.Lock] = {}
+        self._start_clean()
+        after_fork(self._start_clean)
+
+    def _start_clean(self) -> None:
+        """Forget the renewal of a parent process, which never ends here, and its lock."""
+        self._under_way: _Renewal | None = None
+        self._lock = threading.Lock()
 
     @property
     def token(self) -> Token:
@@ -147,19 +148,19 @@ class TokenSource:
     async def renew(self, stale: Secret, session: HttpSession) -> None:
         """Wait until a token newer than *stale* is in use, or raise why there is none.
 
-        One request serves all who wait. It is made in a task of the client that asks first; if that
-        one is closed too soon, this returns and *stale* is still in use: ask again.
+        One request serves all waiting calls. The client that asks first makes it in a task; if that
+        client is closed too soon, this returns and *stale* is still in use: ask again.
         """
         if self._refusal is not None:
             raise _again(self._refusal)
-        process, mine = os.getpid(), _Renewal(session.loop)
-        with self._locks.setdefault(process, threading.Lock()):
-            renewal = self._under_way.setdefault(process, mine)
-            if renewal.loop.is_closed():  # before it ended; now nothing will end it
-                renewal = self._under_way[process] = mine
-        if renewal is mine:
+        mine = None
+        with self._lock:
+            renewal = self._under_way
+            if renewal is None or renewal.loop.is_closed():  # nothing will end it any more
+                renewal = self._under_way = mine = _Renewal(session.loop)
+        if mine is not None:
             session.refresh_task = session.spawn(self._run(stale))
-            session.refresh_task.add_done_callback(lambda task: self._over(process, mine, task))
+            session.refresh_task.add_done_callback(partial(self._end, mine))
         failure = await asyncio.wrap_future(renewal)
         if failure is not None:
             raise _again(failure)
@@ -187,7 +188,7 @@ class TokenSource:
     async def _run(self, stale: Secret) -> DriftError | None:
         """Renew the token, and return why it could not be."""
         try:
-            # Who asked may have looked just before the last renewal ended.
+            # The caller may have read the token just before the last renewal ended.
             if self.secret is stale and self._refusal is None:
                 await self._renew()
         except CredentialsError as error:
@@ -197,23 +198,24 @@ class TokenSource:
             return error
         return None
 
-    def _over(self, process: int, renewal: _Renewal, task: asyncio.Task[DriftError | None]) -> None:
-        """Tell all who wait, however it ended; who is told nothing looks, and asks again."""
-        self._under_way.pop(process, None)
+    def _end(self, renewal: _Renewal, task: asyncio.Task[DriftError | None]) -> None:
+        """Wake all waiting calls with the error, if any; without a new token they ask again."""
+        if self._under_way is renewal:
+            self._under_way = None
         failure = None
         if not task.cancelled():
             error = task.exception()
-            failure = task.result() if error is None else _unforeseen(error)
-        elif not task.cancelling():  # it ended so by itself, and would at once again
-            failure = _unforeseen(asyncio.CancelledError())
+            failure = task.result() if error is None else _unexpected(error)
+        elif not task.cancelling():  # nobody cancelled it: it would end so again at once
+            failure = _unexpected(asyncio.CancelledError())
         renewal.set_result(failure)
 
     async def _renew(self) -> None:
         token = self._pending_save
         if token is None or self._due(token) <= 0:
             token = self._pending_save = await self._refresh(token or self._token)
-        # The old refresh token is void by now. So the new one is kept until it is in safe hands,
-        # however often that takes; but nothing is done with it that a restart could not go on with.
+        # The old refresh token is void by now, so the new token is kept until on_refresh has saved
+        # it. No call uses it before that: a restart could not go on with it.
         try:
             await self._save(token)
         except (KeyboardInterrupt, GeneratorExit):
@@ -222,7 +224,7 @@ class TokenSource:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
                 raise
-            # Else something that on_refresh awaited was cancelled, and not the renewal.
+            # Otherwise only a future that on_refresh awaited was cancelled, not the renewal.
             detail = f"on_refresh failed ({type(error).__name__}); the new token is kept for it"
             raise TokenNotSavedError(detail) from error
         self._token, self._pending_save = token, None
@@ -237,7 +239,7 @@ class TokenSource:
 
 
 class _Renewal(Future["DriftError | None"]):
-    """A renewal under way in *loop*, and how it failed. Who waits for it cannot cancel it."""
+    """A renewal under way in *loop*, and its error. The calls that wait cannot cancel it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -246,7 +248,7 @@ class _Renewal(Future["DriftError | None"]):
 
 
 async def _in_a_thread(save: Callable[[Token], object], token: Token) -> object:
-    """Call *save* where it may block: neither in the event loop nor in the threads of others."""
+    """Call *save* in a thread of its own, where it may block."""
     pool = ThreadPoolExecutor(1, "drift-async-on-refresh")
     try:
         saving = asyncio.get_running_loop().run_in_executor(pool, save, token)
@@ -257,14 +259,14 @@ async def _in_a_thread(save: Callable[[Token], object], token: Token) -> object:
     return await saving
 
 
-def _unforeseen(error: BaseException) -> DriftError:
+def _unexpected(error: BaseException) -> DriftError:
     failure = DriftError(f"the token could not be renewed ({type(error).__name__})")
     failure.__cause__ = error
     return failure
 
 
 def _again(error: E) -> E:
-    """Return a copy to raise: each who raises an error adds to its traceback."""
+    """Return a copy to raise, because each `raise` adds to the traceback of its error."""
     another = copy.copy(error)
     another.__cause__ = error.__cause__
     return another

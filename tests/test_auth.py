@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import drift_async
 import drift_async.sync

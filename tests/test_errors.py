@@ -209,6 +209,17 @@ def test_a_redirect_repeats_no_secret(location: str) -> None:
         assert TOKEN not in repr(error).lower()
 
 
+@pytest.mark.parametrize(
+    "spelling", [r"c+s/e\"t=&", "c%2Bs%2Fe%22t%3D%26", json.dumps('c+s/e"t=&')[1:-1]]
+)
+def test_a_secret_is_masked_however_the_server_spells_it(spelling: str) -> None:
+    body = json.dumps({"message": f"bad form: secret={spelling}&x=1"}).encode()
+    for text in (spelling, 'c+s/e"t=&'):
+        error = error_from_response(info(400), {}, body, secrets=[Secret('c+s/e"t=&')])
+        assert text not in f"{error} {error.args} {vars(error)}"
+    assert error.message == "bad form: secret=***&x=1"
+
+
 # -- failures on the wire: class, applied, reason, requests seen
 
 LOST = {"safe": ("ConnectionLostError", None, "attempts", 3)}

@@ -14,8 +14,7 @@ import joserfc.jwk
 import joserfc.jwt
 import jwt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import drift_async.sync
 from drift_async import InputError, Secret, WeakKeyWarning, signed_identity

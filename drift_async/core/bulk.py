@@ -80,7 +80,6 @@ class ProgressReporter:
             self.report()
 
     def report(self) -> None:
-        """Report the progress."""
         if self._progress is None:
             return
         now = self._caller.now()
@@ -100,8 +99,8 @@ class Bulk(Generic[Item, Value]):
     ``async for outcome in bulk`` gives them in input order; one item's failure leaves the others
     alone. Calls start only while the next outcome is being waited for: leaving the loop starts
     nothing more, leaving ``async with bulk`` also cancels what is under way. Items are pulled as
-    they are needed, and memory does not grow with their number. What the items raise is raised
-    when its turn comes, with a note that names the index. A bulk is used once.
+    they are needed, and memory does not grow with their number. An error of the iterable is
+    raised when its turn comes, with a note that names the index. A bulk is used once.
     """
 
     def __init__(

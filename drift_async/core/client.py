@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -17,11 +17,13 @@ from .rate_limit import Limiter, Rate, RateState
 from .resolver import Resolver
 from .retry import Retry
 from .secret import Secret
-from .session import HttpSession, Limits
+from .slots import Limits
 from .validate import boolean, integer, number, text
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+    from .session import HttpSession
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -48,63 +50,43 @@ class CommonSettings(TypedDict, total=False):
 class BaseClient:
     """A client: settings until it is opened, connections as well until it is closed."""
 
-    _caller: Caller
-    _origin: str
-    _limits: Limits
-    _proxy: Secret | None
-    _tls: ssl.SSLContext | None
-    _is_view: bool
-
     def _set_up(
         self,
         *,
-        base_url: str,
-        timeout: float,
-        retry: Retry | None,
-        rate: Rate | None,
-        connect_timeout: float,
-        attempt_timeout: float,
-        max_connections: int,
-        max_body: int,
-        proxy: str | None,
-        tls: ssl.SSLContext | None,
-        dangerously_accept_any_certificate: bool,
-        on_request: Callable[[RequestInfo], object] | None,
-        on_response: Callable[[ResponseInfo], object] | None,
-        on_retry: Callable[[RetryInfo], object] | None,
         tracer_provider: TracerProvider | None = None,
         token: Secret | None = None,
         auth: Auth | None = None,
         budgets: Mapping[str, Rate] | None = None,
         max_pages: int = 1,
+        **settings: Unpack[CommonSettings],
     ) -> None:
         """Check the settings and keep them."""
-        self._origin = origin("base_url", base_url)
+        self._origin = origin("base_url", settings["base_url"])
         self._limits = Limits(
-            connect_timeout=number("connect_timeout", connect_timeout, above=0),
-            max_connections=integer("max_connections", max_connections, 1),
-            max_body=integer("max_body", max_body, 1),
+            connect_timeout=number("connect_timeout", settings["connect_timeout"], above=0),
+            max_connections=integer("max_connections", settings["max_connections"], 1),
+            max_body=integer("max_body", settings["max_body"], 1),
         )
-        self._proxy = None if proxy is None else _proxy(proxy)
+        self._proxy = _proxy(settings["proxy"])
+        self._tls = _checked(settings["tls"], settings["dangerously_accept_any_certificate"])
         if auth is not None and not hasattr(auth, "renew"):
             raise InputError("auth", "must be what OAuth.auth() returns")
-        self._tls = _checked(tls, any_certificate=dangerously_accept_any_certificate)
-        rates = {"default": rate or Rate(), **(budgets or {})}
+        rates = {"default": settings["rate"] or Rate(), **(budgets or {})}
         self._caller = Caller(
             ClientState(
                 {name: Limiter(rate) for name, rate in rates.items()},
                 token,
                 auth,
                 hooks=Hooks(
-                    on_request=on_request,
-                    on_response=on_response,
-                    on_retry=on_retry,
+                    on_request=settings["on_request"],
+                    on_response=settings["on_response"],
+                    on_retry=settings["on_retry"],
                     spans=_spans(tracer_provider, self._origin),
                 ),
             ),
-            timeout=number("timeout", timeout, above=0),
-            retry=retry or Retry(),
-            attempt_timeout=number("attempt_timeout", attempt_timeout, above=0),
+            timeout=number("timeout", settings["timeout"], above=0),
+            retry=settings["retry"] or Retry(),
+            attempt_timeout=number("attempt_timeout", settings["attempt_timeout"], above=0),
             max_pages=integer("max_pages", max_pages, 1),
         )
         self._is_view = False
@@ -132,6 +114,8 @@ class BaseClient:
             session.spawn(state.auth.refresh_ahead(state, session))
 
     def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
+        from .session import HttpSession  # at last: it loads the HTTP library
+
         return HttpSession(
             self._origin,
             self._authorization(),
@@ -171,7 +155,7 @@ class BaseClient:
 
     @property
     def rate(self) -> RateState:
-        """What pacing does now: rate, burst, waiting calls, seconds of a pause."""
+        """The state of the rate limiter: rate, burst, waiting calls, seconds of a pause."""
         return self._caller.state.limiters["default"].state()
 
     def __repr__(self) -> str:
@@ -183,7 +167,7 @@ class BaseClient:
     def _view(self, *, timeout: float | None, retry: Retry | None) -> Self:
         """Return this client with other settings for its calls."""
         view = type(self).__new__(type(self))
-        # All but what hangs on the caller, such as the groups of operations.
+        # The groups of operations depend on the caller, and are made anew.
         vars(view).update((name, kept) for name, kept in vars(self).items() if name[0] == "_")
         caller = self._caller
         view._caller = attrs.evolve(
@@ -211,15 +195,8 @@ class BaseClient:
 
 def origin(field: str, url: str) -> str:
     """Return a base URL without its last slash, or raise `InputError`: https, but for loopback."""
-    try:
-        parts = urlsplit(text(field, url))
-        host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")  # as the resolver will
-    except ValueError:
-        raise InputError(field, "must be a URL") from None
-    if parts.scheme not in ("https", "http") or not host:
-        raise InputError(field, "must be a URL that begins with https://")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    parts = _split(field, url)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise InputError(field, "must be https; plain http is for loopback addresses only")
     if "@" in parts.netloc or any(sign in url for sign in "?#\\"):
         raise InputError(field, "must not hold credentials, query or fragment")
@@ -228,19 +205,27 @@ def origin(field: str, url: str) -> str:
     return url.rstrip("/")
 
 
-def _proxy(url: str) -> Secret:
+def _proxy(url: str | None) -> Secret | None:
     """Return the URL of a proxy, which may hold credentials, or raise `InputError`."""
-    try:
-        parts = urlsplit(text("proxy", url))
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise InputError("proxy", "must be a URL") from None
-    if parts.scheme not in ("https", "http") or not host:
-        raise InputError("proxy", "must be a URL that begins with http:// or https://")
+    if url is None:
+        return None
+    _split("proxy", url)
     return Secret(url)
 
 
-def _checked(tls: ssl.SSLContext | None, *, any_certificate: bool) -> ssl.SSLContext | None:
+def _split(field: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(text(field, url))
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the resolver will
+    except ValueError:
+        raise InputError(field, "must be a URL") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise InputError(field, "must be a URL that begins with https:// or http://")
+    return parts
+
+
+def _checked(tls: ssl.SSLContext | None, any_certificate: bool) -> ssl.SSLContext | None:
     if not isinstance(tls, ssl.SSLContext | None):
         raise InputError("tls", "must be an ssl.SSLContext")
     if boolean("dangerously_accept_any_certificate", any_certificate) or tls is None:

@@ -43,6 +43,14 @@ def wrong_type(expected: str, value: object) -> StructureError:
     return StructureError("$", f"expected {expected}, got {type(value).__name__}")
 
 
+def exactly(kind: type[T], value: Any, expected: str) -> T:
+    """Return *value* if its type is *kind* itself, so that a bool is no int."""
+    if type(value) is not kind:
+        raise wrong_type(expected, value)
+    result: T = value
+    return result
+
+
 def structure(value: Any, kind: Any) -> Any:
     """Return JSON data as *kind*, or raise `StructureError`."""
     try:
@@ -203,18 +211,6 @@ def _mutable(kind: Any) -> Any:
     return type(kind)(kind.__name__, (kind,), {"__slots__": (), **plain})
 
 
-def _exactly(kind: type[T]) -> Callable[[Any, Any], T]:
-    """Return a hook that accepts values of *kind* only; cattrs' own makes the text None of None."""
-
-    def structure_exact(value: Any, _: Any) -> T:
-        if type(value) is not kind:
-            raise wrong_type(kind.__name__, value)
-        result: T = value
-        return result
-
-    return structure_exact
-
-
 def _float(value: Any, _: Any) -> float:
     if type(value) is not float and type(value) is not int:
         raise wrong_type("number", value)
@@ -222,10 +218,8 @@ def _float(value: Any, _: Any) -> float:
 
 
 def _datetime(value: Any, _: Any) -> datetime:
-    if type(value) is not int:
-        raise wrong_type("int milliseconds", value)
     try:
-        return datetime.fromtimestamp(value / 1000, UTC)
+        return datetime.fromtimestamp(exactly(int, value, "int milliseconds") / 1000, UTC)
     except _OUTSIDE:
         raise _outside(value) from None
 
@@ -240,13 +234,12 @@ def _sequence_hook(kind: Any) -> Hook:
     hook = converter.get_structure_hook(item_kind)
 
     def structure_items(value: Any, _: Any) -> Any:
-        if type(value) is not list:
-            raise wrong_type("list", value)
+        rows = exactly(list, value, "list")
         if isinstance(hook, ModelReader):
-            return build(hook.read_all(value))
+            return build(hook.read_all(rows))
         items: list[Any] = []
         try:
-            for item in value:
+            for item in rows:
                 items.append(hook(item, item_kind))  # noqa: PERF401  # the length is the place of the fault
         except StructureError as error:
             raise error.under(f"$[{len(items)}]") from None
@@ -261,10 +254,8 @@ def _mapping_hook(kind: Any) -> Hook:
     hook = converter.get_structure_hook(item_kind)
 
     def structure_mapping(value: Any, _: Any) -> dict[str, Any]:
-        if type(value) is not dict:
-            raise wrong_type("map", value)
         result: dict[str, Any] = {}
-        for key, item in value.items():
+        for key, item in exactly(dict, value, "map").items():
             try:
                 result[key] = hook(item, item_kind)
             except StructureError as error:
@@ -293,8 +284,10 @@ _SCOPE: dict[str, Any] = {
 }
 
 converter = Converter(detailed_validation=False)
-for _kind in (int, str, bool):
-    converter.register_structure_hook(_kind, _exactly(_kind))
+for _kind in (int, str, bool):  # cattrs' own hook makes the text None of None
+    converter.register_structure_hook(
+        _kind, lambda value, kind: exactly(kind, value, kind.__name__)
+    )
 converter.register_structure_hook(float, _float)
 converter.register_structure_hook(datetime, _datetime)
 converter.register_structure_hook_factory(_has_origin(tuple, list), _sequence_hook)

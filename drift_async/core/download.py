@@ -94,10 +94,11 @@ class FileBuffer(Sink):
     one before, also when a cancelled call waits for neither.
     """
 
+    _file: BinaryIO
+
     def __init__(self, path: str | os.PathLike[str], limit: int) -> None:
         super().__init__(limit)
         self._path = Path(path)
-        self._file: BinaryIO | None = None
         self._part: str | None = None
         self._disk_error: OSError | None = None
         self._thread = ThreadPoolExecutor(1, "drift-async-file")
@@ -137,13 +138,10 @@ class FileBuffer(Sink):
             await self._on_disk(self._truncate)
 
     async def _append(self, chunk: bytes) -> None:
-        await self._on_disk(self._open_file().write, chunk)
+        await self._on_disk(self._file.write, chunk)
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        """Run *work* in the disk's thread, and raise its `OSError` as a `DiskError`.
-
-        The attempt around it would take an `OSError` for one of the connection.
-        """
+        """Run *work* in the thread, and raise its `OSError` as a `DiskError`."""
         error = await self._in_thread(self._step, work, *args)
         if error is not None:
             raise DiskError(error)
@@ -153,10 +151,7 @@ class FileBuffer(Sink):
         return await asyncio.shield(loop.run_in_executor(self._thread, work, *args))
 
     def _step(self, work: Callable[..., object], *args: object) -> OSError | None:
-        """Run *work* unless an earlier disk step failed. Return the first error.
-
-        The call that should have seen that error may have been cancelled.
-        """
+        """Run *work* unless an earlier disk step failed; return the first error of all steps."""
         if self._disk_error is None:
             try:
                 work(*args)
@@ -165,27 +160,21 @@ class FileBuffer(Sink):
         return self._disk_error
 
     def _create(self) -> None:
-        # Not named after the file, whose own name may be as long as the disk takes any.
+        # Not named after the file, whose own name may have the greatest length the disk takes.
         handle, self._part = tempfile.mkstemp(".part", ".drift-", self._path.parent)
         self._file = os.fdopen(handle, "wb")
 
-    def _open_file(self) -> BinaryIO:
-        assert self._file is not None, "used outside of `async with`"
-        return self._file
-
     def _truncate(self) -> None:
-        file = self._open_file()
-        file.seek(0)
-        file.truncate()
+        self._file.seek(0)
+        self._file.truncate()
 
     def _commit(self) -> None:
         assert self._part is not None
-        file = self._open_file()
-        file.flush()
-        if os.fstat(file.fileno()).st_size != self.size:
+        self._file.flush()
+        if os.fstat(self._file.fileno()).st_size != self.size:
             raise OSError(errno.EIO, "the disk does not hold what was written to it", self._part)
-        os.fsync(file.fileno())
-        file.close()
+        os.fsync(self._file.fileno())
+        self._file.close()
         # mkstemp makes files private; the result gets the mode that open() would have given.
         mask = os.umask(0)
         os.umask(mask)
@@ -195,9 +184,8 @@ class FileBuffer(Sink):
 
     def _discard(self) -> None:
         # Errors are ignored: an earlier one is the reason for this and the one to raise.
-        if self._file is not None:
+        if self._part is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-        if self._part is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._part)

@@ -40,8 +40,8 @@ class RequestInfo:
 class ResponseInfo:
     """An attempt is over, after ``seconds``.
 
-    ``status`` is that of the reply. Without a whole reply it is None and ``error`` says why, such
-    as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
+    ``status`` is that of the reply; None without a whole reply, and then ``error`` is the kind of
+    failure, such as ``lost`` or ``stalled``. ``size`` of the body is in bytes.
     """
 
     operation: str
@@ -88,8 +88,7 @@ class Hooks:
 
     def watch_attempts(self) -> bool:
         """Return whether each attempt has to be reported: to a callable, or in the log."""
-        heard = self.on_request is not None or self.on_response is not None
-        return heard or log.isEnabledFor(logging.DEBUG)
+        return bool(self.on_request or self.on_response) or log.isEnabledFor(logging.DEBUG)
 
     async def observe(
         self,
@@ -101,7 +100,11 @@ class Hooks:
         """Send a request whose body has *size* bytes, and report its beginning and its end."""
         # Not the loop's clock: that of uvloop counts in milliseconds.
         clock = time.monotonic
-        _call(self.on_request, RequestInfo(operation, attempt, size))
+        try:
+            _call(self.on_request, RequestInfo(operation, attempt, size))
+        except BaseException:
+            sending.close()
+            raise
         began = clock()
         seen: tuple[int | None, str | None] = (None, "cancelled")
         size, request_id = 0, None

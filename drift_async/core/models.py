@@ -22,8 +22,8 @@ from .converter import (
     ModelReader,
     StructureError,
     converter,
+    exactly,
     structure,
-    wrong_type,
 )
 from .secret import Secret
 from .strict_json import EPOCH, MILLISECOND, to_plain_json
@@ -200,22 +200,15 @@ def body_of(field: str, value: object, kind: type[Model]) -> dict[str, Any]:
 
 
 def _structure_map(value: Any, kind: type[FrozenMap]) -> FrozenMap:
-    if type(value) is not dict:
-        raise wrong_type("map", value)
-    return kind._around(value)
+    return kind._around(exactly(dict, value, "map"))
 
 
 def _structure_word(value: Any, kind: type[OpenEnum]) -> Any:
-    if type(value) is not str:
-        raise wrong_type("str", value)
-    member = kind._value2member_map_.get(value)
-    return kind(value) if member is None else member
+    return kind(exactly(str, value, "str"))
 
 
 def _structure_secret(value: Any, _: Any) -> Secret:
-    if type(value) is not str:
-        raise wrong_type("str", value)
-    return Secret(value)
+    return Secret(exactly(str, value, "str"))
 
 
 def _is_subclass_of(parent: type) -> Callable[[Any], bool]:
@@ -234,9 +227,7 @@ def choose_class(kind: type[Model], choose: Callable[[dict[str, Any]], type[Mode
     """Have *choose* return the subclass of exactly this *kind* that JSON data is read as."""
 
     def structure_chosen(value: Any, _: Any) -> Model:
-        if type(value) is not dict:
-            raise wrong_type("map", value)
-        chosen = choose(value)
+        chosen = choose(exactly(dict, value, "map"))
         result: Model = converter.get_structure_hook(chosen)(value, chosen)
         return result
 

@@ -30,7 +30,7 @@ class Outcome(Generic[Item, Value]):
 
     @property
     def value(self) -> Value:
-        """What the call returned; raises the error if there is one."""
+        """The result of the call; raises the error if there is one."""
         if self.error is not None:
             raise self.error
         return self._value  # type: ignore[return-value]  # None only where Value allows it

@@ -13,7 +13,7 @@ import attrs
 from ..errors import CallInfo, CursorError, DriftError
 from .caller import Caller
 from .cursors import Cursor, next_cursor, write_position
-from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
+from .process import decode
 from .request import Endpoint
 from .validate import integer
 
@@ -68,7 +68,7 @@ class Pager(Generic[T]):
 
     def pages(self) -> PageIterator[T]:
         """Return an iterator over the pages."""
-        return PageIterator(self, prefetch=True)
+        return PageIterator(self)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return ItemIterator(self.pages())
@@ -78,7 +78,7 @@ class Pager(Generic[T]):
         items: list[T] = []
         if limit is not None and integer("limit", limit) == 0:
             return items
-        async for page in PageIterator(self, prefetch=True, limit=limit):
+        async for page in PageIterator(self, limit):
             items += page.items
             if limit is not None and len(items) >= limit:
                 return items[:limit]
@@ -86,25 +86,19 @@ class Pager(Generic[T]):
 
     async def first(self) -> T | None:
         """Return the first item, or None when there is none. Takes one request."""
-        async for page in PageIterator(self, prefetch=False, limit=1):
+        async for page in PageIterator(self, limit=1):
             if page.items:
                 return page.items[0]
         return None
 
     async def _fetch(self, cursor: Cursor, wanted: int | None) -> FetchedPage[T]:
-        """Fetch the page at *cursor*, of which *wanted* items are needed; None for all.
-
-        Raises `CursorError` if the next page is needed and the response does not say where it is.
-        """
+        """Fetch the page at *cursor*, of which *wanted* items are needed; None for all."""
         endpoint = self._endpoint
         # The service's own page token carries the filters it was made with.
         values = {} if "page_token" in cursor else dict(self._values)
         values.update(cursor)
         response = await self._caller.send(endpoint.request(values))
-        if len(response.body) > DECODE_IN_THREAD_BYTES:
-            items, value = await run_in_decoder(endpoint.parse_page, response)
-        else:
-            items, value = endpoint.parse_page(response)
+        items, value = await decode(endpoint.parse_page, response)
         try:
             following = next_cursor(endpoint.pages, value, response.headers, cursor, len(items))
         except ValueError as fault:
@@ -137,13 +131,11 @@ class ItemIterator(Generic[T]):
 class PageIterator(Generic[T]):
     """An iterator over pages. After an error, the next step asks for the same page again."""
 
-    def __init__(self, pager: Pager[T], *, prefetch: bool, limit: int | None = None) -> None:
+    def __init__(self, pager: Pager[T], limit: int | None = None) -> None:
         self._pager = pager
         self._cursor = pager._resume
         self._cursor_error: CursorError | None = None
-        self._prefetch = prefetch
         self._wanted = limit  # how many more items are needed; None for all
-        self._page_count = 0
         self._visited: set[tuple[tuple[str, str], ...]] = set()
         # A plain dict would be slow to remove its oldest key: it steps over all removed before.
         self._recent_keys = OrderedDict[object, None]()
@@ -168,19 +160,18 @@ class PageIterator(Generic[T]):
 
     async def _step(self, cursor: Cursor) -> Page[T]:
         pager = self._pager
-        if self._page_count >= pager._caller.max_pages:
-            raise self._error(f"more than {self._page_count} pages")
+        if len(self._visited) >= pager._caller.max_pages:
+            raise self._error(f"more than {len(self._visited)} pages")
         page = await self._prefetched() or await pager._fetch(cursor, self._wanted)
         self._visited.add(tuple(cursor.items()))
         following = page.next
         if following is not None and tuple(following.items()) in self._visited:
             raise self._error("the position of the next page repeats")
-        self._page_count += 1
         self._cursor, self._cursor_error = following, page.error
         items = self._without_repeats(page.items)
         if self._wanted is not None:
             self._wanted = max(0, self._wanted - len(items))
-        if following is not None and self._prefetch and self._wanted != 0:
+        if following is not None and self._wanted != 0:
             self._start_prefetch(following)
         return Page(items, write_position(pager._path, following), following is None)
 

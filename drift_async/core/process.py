@@ -1,4 +1,4 @@
-"""What outlives one client: forked children, the end of the interpreter, the decoder thread.
+"""Forked children, the end of the interpreter, and the decoder thread: shared by all clients.
 
 This module takes callables and knows no client. It holds the only fork hook of the package.
 """
@@ -6,6 +6,7 @@ This module takes callables and knows no client. It holds the only fork hook of 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import time
@@ -18,6 +19,8 @@ import attrs
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from .request import Response
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -67,32 +70,26 @@ if hasattr(os, "register_at_fork"):
 # The end of the interpreter
 
 
-class _Anchor:
-    """An object that lives until the interpreter ends."""
-
-
-@attrs.define(eq=False, repr=False)
+@attrs.frozen(eq=False, repr=False)
 class ExitHook:
     """A registered closing: `cancel` takes the handle that `at_exit` returned."""
 
     close: Callable[[float], Coroutine[Any, Any, object]]
     loop: asyncio.AbstractEventLoop
-    finalizer: weakref.finalize[[], _Anchor]
 
 
-_anchor = _Anchor()
 _open: dict[ExitHook, None] = {}
 
 
 def at_exit(
     close: Callable[[float], Coroutine[Any, Any, object]], loop: asyncio.AbstractEventLoop
 ) -> ExitHook:
-    """Have `close(seconds)` awaited at interpreter exit, in *loop* or in a new one if it is closed.
-
-    The hook registered last runs first, so before the hook that ends the thread of the loop.
-    """
-    hook = ExitHook(close, loop, weakref.finalize(_anchor, _close_all))
+    """Have `close(seconds)` awaited at interpreter exit, in *loop* or a new one if it is closed."""
+    hook = ExitHook(close, loop)
     _open[hook] = None
+    # The function registered last runs first: before the finalizers, which end the loops' threads.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
     if len(_open) == MANY_OPEN:
         logger.warning("%d clients with events are open: each keeps tasks until closed", MANY_OPEN)
     return hook
@@ -101,7 +98,6 @@ def at_exit(
 def cancel(hook: ExitHook) -> None:
     """Forget a hook, because its client is closed."""
     _open.pop(hook, None)
-    hook.finalizer.detach()
 
 
 def _close_all() -> None:
@@ -110,7 +106,7 @@ def _close_all() -> None:
     waiting: list[Future[Any]] = []
     here: dict[asyncio.AbstractEventLoop | None, list[ExitHook]] = {}
     for hook in list(_open):
-        cancel(hook)  # once is enough, though each hook has this run
+        cancel(hook)
         if hook.loop.is_running():  # in another thread, as on the blocking face
             closing = hook.close(_seconds_to(until))
             waiting.append(asyncio.run_coroutine_threadsafe(closing, hook.loop))
@@ -148,11 +144,18 @@ after_fork(_open.clear)
 # The decoder thread
 
 
+async def decode(parse: Callable[[Response], T], response: Response) -> T:
+    """Return `parse(response)`, run in the decoder thread if the body is large."""
+    if len(response.body) <= DECODE_IN_THREAD_BYTES:
+        return parse(response)
+    return await run_in_decoder(parse, response)
+
+
 async def run_in_decoder(work: Callable[[A], T], given: A) -> T:
     """Run `work(given)` in the decoder thread and return its result.
 
-    A process has one decoder thread: two would only take the interpreter from each other, and from
-    the loop. The loop's own executor is the user's, whose work may wait for ours.
+    A process has one decoder thread: a second one would only compete for the interpreter. The
+    loop's own executor is not used, because the user's work in it may wait for ours.
     """
     global _executor
     try:

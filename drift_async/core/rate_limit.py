@@ -207,7 +207,7 @@ class Limiter:
         self._bucket = GcraBucket(AdaptiveRate(rate.per_second, rate.burst))
         self._queue: list[tuple[Place, asyncio.Future[None], ConnectionSlots]] = []
         self._timer: asyncio.Handle | None = None
-        self._waits_for_slot = False
+        self._slots_asked: ConnectionSlots | None = None  # that will give a slot to the head
         self._refusals = 0
         self._has_warned = False
         self.last_let_in = -math.inf
@@ -304,7 +304,7 @@ class Limiter:
     def _forget(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._queue, self._timer, self._waits_for_slot = [], None, False
+        self._queue, self._timer, self._slots_asked = [], None, None
 
     def _wake(self) -> None:
         """Give turns to the calls that may go; then wait for the next moment, or for a slot."""
@@ -313,7 +313,7 @@ class Limiter:
             self._timer = None
         self._is_free = False
         while (head := self._head()) is not None:
-            if self._waits_for_slot:
+            if self._slots_asked is not None:
                 return
             turn, slots = head
             now = self._clock()
@@ -321,7 +321,7 @@ class Limiter:
                 self._timer = self._wake_in(self._bucket.next - now, turn.get_loop())
                 return
             if not slots.try_take():
-                self._waits_for_slot = True
+                self._slots_asked = slots
                 slots.take_later(partial(self._use_slot, slots))
                 return
             self._grant(turn, now)
@@ -330,9 +330,12 @@ class Limiter:
     def _use_slot(self, slots: ConnectionSlots) -> None:
         """Use a slot that has become free for the head of the queue, or give it back.
 
-        A pause may have begun meanwhile, and all that waited may be gone.
+        A pause may have begun meanwhile, and all that waited may be gone, or their session.
         """
-        self._waits_for_slot = False
+        if self._slots_asked is not slots:
+            slots.release()
+            return
+        self._slots_asked = None
         head, now = self._head(), self._clock()
         if head is not None and now >= self._bucket.next:
             self._grant(head[0], now)

@@ -13,7 +13,7 @@ from .bulk import Bulk, BulkOptions, Items
 from .caller import Caller
 from .cursors import read_position
 from .paging import Pager
-from .process import DECODE_IN_THREAD_BYTES, run_in_decoder
+from .process import decode
 from .request import Endpoint
 
 T = TypeVar("T")
@@ -28,18 +28,12 @@ class Resource:
 
     async def _call(self, endpoint: Endpoint[T], body: object = None, /, **values: Any) -> T:
         """Send one request with *values* in path and query, and return what its response holds."""
-        response = await self._caller.send(endpoint.request(values, body))
-        if len(response.body) > DECODE_IN_THREAD_BYTES:
-            return await run_in_decoder(endpoint.parse, response)
-        return endpoint.parse(response)
+        return await decode(endpoint.parse, await self._caller.send(endpoint.request(values, body)))
 
     def _pages(
         self, endpoint: Endpoint[list[T]], resume: str | None = None, /, **values: Any
     ) -> Pager[T]:
-        """Return a pager over the pages of a list, from a saved position on if one is given.
-
-        Bad input is refused here rather than at the first step.
-        """
+        """Return a pager, from a saved position on if one is given; bad input is refused now."""
         path = endpoint.target(values).partition("?")[0]
         start = {} if resume is None else read_position(endpoint, path, resume)
         return Pager(self._caller, endpoint, values, path, start)

@@ -95,11 +95,8 @@ class BulkScheduler(Generic[Item, Value]):
             and not self._is_stopped
         )
 
-    def read(self, source: Iterator[Item], *, until: float = math.inf) -> None:
-        """Fill the buffer: a window of items, and as many as can start now.
-
-        Stops early at the time *until*, on the clock of the caller.
-        """
+    def read(self, source: Iterator[Item], *, until: float) -> None:
+        """Read a window of items and as many as can start now; stop at the time *until*."""
         self._read_up_to(self._window_in_batches + self._limit - self._running, source, until)
 
     def read_on_demand(self, source: Iterator[Item]) -> None:
@@ -107,10 +104,7 @@ class BulkScheduler(Generic[Item, Value]):
         self._source = source
 
     def start_reader(self, source: AsyncIterator[Item]) -> None:
-        """Start the task that reads *source* whenever the buffer is low.
-
-        It is one task from first to last: time limits inside of a generator need that.
-        """
+        """Start the one task that reads *source*: time limits in a generator need a single task."""
         self._reader = self._spawn(self._read_async(source))
 
     def stop_reader(self) -> None:
@@ -174,10 +168,7 @@ class BulkScheduler(Generic[Item, Value]):
         return len(self._finished) >= READY_WINDOWS * self._window
 
     def start_more(self, *, allow_partial_batch: bool = True) -> None:
-        """Start as many calls as may run now.
-
-        Without *allow_partial_batch*, a batch starts only when it is full or the last one.
-        """
+        """Start as many calls as may run now, of full batches only unless *allow_partial_batch*."""
         if not self._may_start():
             return
         try:

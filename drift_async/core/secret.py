@@ -6,9 +6,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Never, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Never
 
 
 class Secret:
@@ -49,13 +47,13 @@ class Secret:
         raise TypeError("a secret is not pickled; reveal() it where it has to travel")
 
 
-def hide(value: T) -> T | Secret:
-    """Return a text as a secret, and any other value as it is.
+def hide(value: Any) -> Any:
+    """Return a secret that holds the value, whatever it is; None and secrets as they are.
 
     A function that is given a credential binds its parameter to this at once, so that no traceback
     with local variables shows the text.
     """
-    return Secret(value) if isinstance(value, str) else value
+    return value if value is None or isinstance(value, Secret) else Secret(value)
 
 
 def is_visible(text: str) -> bool:
@@ -69,18 +67,15 @@ def bearer(token: Secret) -> Secret:
 
 
 def env_value(env: Mapping[str, str] | None, name: str) -> str | None:
-    """Return a variable of *env*, by default of the process's environment.
-
-    No caller binds that environment to a local variable, which a traceback could show.
-    """
+    """Return a variable of *env*, by default of the process's environment."""
+    # Callers do not bind that environment to a local variable, which a traceback could show.
     return (os.environ if env is None else env).get(name)
 
 
 def secret_from(env: Mapping[str, str] | None, name: str) -> tuple[Secret | None, str]:
     """Return the variable *name*, or what the file in *name*_FILE holds; or why there is none."""
-    if (value := hide(env_value(env, name) or None)) is not None:
-        assert isinstance(value, Secret)
-        return value, ""
+    if (secret := hide(env_value(env, name) or None)) is not None:
+        return secret, ""
     if file := env_value(env, f"{name}_FILE"):
         try:
             secret = Secret(Path(file).read_text("ascii").strip())

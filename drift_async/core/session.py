@@ -35,7 +35,7 @@ from .hooks import Hooks
 from .request import Failure, FailureKind, Request, Response
 from .resolver import Resolver
 from .secret import Secret
-from .slots import ConnectionSlots
+from .slots import ConnectionSlots, Limits
 
 T = TypeVar("T")
 
@@ -59,15 +59,6 @@ _HEADERS = {
 # Uncompressed, so that Content-Length says the size of a file.
 _DOWNLOAD_HEADERS = _HEADERS | {"Accept-Encoding": "identity"}
 _NO_TYPE = (CONTENT_TYPE,)
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """Bounds of a client's connections: seconds, number, bytes."""
-
-    connect_timeout: float = 10.0
-    max_connections: int = 100
-    max_body: int = 32 * 1024 * 1024
 
 
 class HttpSession:
@@ -142,6 +133,8 @@ class HttpSession:
         return self._hooks.observe(name, attempt, size, sending)
 
     async def _send(self, request: Request, seconds: float) -> Response | Failure:
+        if self.is_closed:  # since the call was given its turn
+            return Failure("closed", "the client was closed", sent=False)
         endpoint = request.endpoint
         has_body = request.body is not None  # no variable holds a body, as it may hold a credential
         response: aiohttp.ClientResponse | None = None
@@ -402,8 +395,8 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
     A small compressed body yields gigabytes, with no wait for the network between its pieces.
     """
-    coding = response.headers.get(CONTENT_ENCODING, "identity").strip().lower()
-    decompressor = None if coding == "identity" else Decompressor(coding)
+    coding = ", ".join(response.headers.getall(CONTENT_ENCODING, ())).strip().lower()
+    decompressor = None if coding in ("", "identity") else Decompressor(coding)
     size = turns = 0
     async for data in response.content.iter_any():
         for piece in (data,) if decompressor is None else decompressor.feed(data):

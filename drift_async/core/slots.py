@@ -1,9 +1,20 @@
-"""How many requests of one session may be on the wire at once."""
+"""The bounds of a client's connections, and the slots of those that are free."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds of a client's connections: seconds, number, bytes."""
+
+    connect_timeout: float = 10.0
+    max_connections: int = 100
+    max_body: int = 32 * 1024 * 1024
 
 
 class ConnectionSlots:

@@ -7,13 +7,12 @@ of the field and the limit. No message contains the value.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ..errors import InputError
 from .secret import Secret, hide, is_visible
-from .strict_json import to_ms, to_plain_json
+from .strict_json import to_plain_json
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -115,11 +114,6 @@ def items(field: str, value: object, check: Callable[[str, Any], T]) -> list[T]:
     return [check(f"{field}[{n}]", item) for n, item in enumerate(value)]
 
 
-def moment(field: str, value: datetime | None) -> int | None:
-    """Return an aware datetime as epoch milliseconds; None stays None."""
-    return None if value is None else to_ms(field, value)
-
-
 def attributes(field: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a map of contact attributes: JSON data, and none of them null."""
     if value is None:
@@ -156,9 +150,10 @@ def without_unset(**fields: Any) -> dict[str, Any]:
 
 def token_secret(field: str, value: str | Secret) -> Secret:
     """Return *value* as a secret, or raise `InputError` if no header could carry it."""
-    value = hide(value)
-    if not isinstance(value, Secret) or not value.reveal():
+    secret: Secret | None
+    value = secret = hide(value)
+    if secret is None or not isinstance(secret.reveal(), str) or not secret.reveal():
         raise InputError(field, "must be a text that is not empty")
-    if not is_visible(value.reveal()):
+    if not is_visible(secret.reveal()):
         raise InputError(field, "must be visible ASCII without blanks or line ends")
-    return value
+    return secret

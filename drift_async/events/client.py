@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, get_args
 
 from ..core import process
 from ..core.bulk import IndexedBatch, Items
@@ -17,7 +17,6 @@ from ..core.client import BaseClient, CommonSettings
 from ..core.models import FrozenMap
 from ..core.rate_limit import Limiter, Rate
 from ..core.resolver import Resolver
-from ..core.session import HttpSession
 from ..core.validate import integer, number
 from ..errors import ClosedError, InputError, WrongLoopError
 from .delivery import Backoff, Delivery, Route
@@ -26,6 +25,9 @@ from .ownership import SUFFIX
 from .queue import EventQueue, WhenFull, logger
 from .sqlite import SqliteStorage
 from .storage import DeadLetter, DeadLimits, QueuedEvent
+
+if TYPE_CHECKING:
+    from ..core.session import HttpSession
 
 OnUnknown = Literal["send", "dead"]
 

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -15,10 +15,12 @@ from ..core.hooks import Hooks, RetryInfo
 from ..core.rate_limit import Limiter
 from ..core.request import Endpoint, Failure, Request, Response
 from ..core.retry import AMBIGUOUS, THROTTLED, Retry, parse_retry_after
-from ..core.session import HttpSession
 from .partition import NEVER, Partition
 from .queue import EventQueue, logger
 from .storage import QueuedEvent
+
+if TYPE_CHECKING:
+    from ..core.session import HttpSession
 
 MAX_BATCH_BYTES = 1024 * 1024
 SHARED_AFTER = 3
@@ -145,21 +147,26 @@ class Delivery:
     async def run(self, partition: Partition) -> None:
         """Deliver the events of a partition, until cancelled."""
         while True:
+            holds_slot = False
             try:
                 if self._linger or not partition.waiting:
                     await self._gather(partition)
                 if not self._may_send():
                     await self._permit(partition)
+                holds_slot = True
                 if partition.waiting:
                     kind = partition.waiting[0].kind
                     most = 1 if kind in self._singly else self._routes[kind].most
-                    await self._send(partition, partition.take_batch(most, MAX_BATCH_BYTES))
-                else:
-                    self._session.slots.release()
+                    batch = partition.take_batch(most, MAX_BATCH_BYTES)
+                    holds_slot = False  # each attempt releases it
+                    await self._send(partition, batch)
             except Exception:  # a worker must not end: its partition would stand still
                 logger.exception("delivery failed; it is tried again")
                 partition.requeue()
                 await asyncio.sleep(AFTER_A_BUG)
+            finally:
+                if holds_slot:
+                    self._session.slots.release()
 
     async def _gather(self, partition: Partition) -> None:
         """Wait for a full batch, or for the linger time once there is an event."""

@@ -7,8 +7,6 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
-import attrs
-
 from ..core import validate
 from ..core.models import Model, OpenEnum, body_of, model
 from ..core.paging import Pager
@@ -90,7 +88,6 @@ DELETE = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Accounts(Resource):
     """Companies known to Drift: https://devdocs.drift.com/docs/account-model"""
 
@@ -177,8 +174,4 @@ def _fields(
 
 
 def _properties(field: str, value: Sequence[CustomProperty]) -> list[dict[str, Any]]:
-    return validate.items(field, value, _property)
-
-
-def _property(field: str, value: object) -> dict[str, Any]:
-    return body_of(field, value, CustomProperty)
+    return validate.items(field, value, lambda name, one: body_of(name, one, CustomProperty))

@@ -7,8 +7,6 @@ from datetime import datetime
 from types import NoneType
 from typing import ClassVar
 
-import attrs
-
 from ..core import validate
 from ..core.models import Model, model
 from ..core.request import Endpoint
@@ -59,7 +57,6 @@ TOKEN_INFO = Endpoint("POST", "/app/token_info", TokenInfo, effect="safe", envel
 UNINSTALL = Endpoint("POST", "/app/uninstall", NoneType, effect="idempotent", envelope="ok")
 
 
-@attrs.define(eq=False, repr=False)
 class App(Resource):
     """The app that the client speaks for."""
 

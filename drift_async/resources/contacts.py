@@ -16,7 +16,7 @@ from ..core.bulk import Bulk, BulkOptions, Items, batched
 from ..core.models import FrozenMap, Model, model
 from ..core.request import Endpoint
 from ..core.resource import Resource
-from ..core.strict_json import MAX_DEPTH
+from ..core.strict_json import MAX_DEPTH, to_ms
 from ..errors import ConflictError, DriftError, InputError
 from .attributes import NO_ATTRIBUTES, AttributeDefinition, ContactAttributes
 from .upserts import Upserts
@@ -91,7 +91,7 @@ class ContactUpdate:
 
 
 class IdType(Enum):
-    """Whose id a contact is looked up by."""
+    """The kind of the id by which a contact is found."""
 
     EXTERNAL = "external"
     DRIFT = "drift"
@@ -151,7 +151,6 @@ UNSUBSCRIBE = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Contacts(Resource):
     """People known to Drift: https://devdocs.drift.com/docs/contact-model
 
@@ -196,7 +195,8 @@ class Contacts(Resource):
     async def find_by_external_id(self, *external_ids: str) -> list[Contact]:
         """Return the contacts with these ids of yours; unknown ones are left out.
 
-        Takes one request for each 50 ids, or fewer where they are long. https://devdocs.drift.com/docs/retrieving-contact
+        Takes one request for each 50 ids, or fewer where they are long.
+        https://devdocs.drift.com/docs/retrieving-contact
         """
         ids = [validate.text(f"external_ids[{n}]", one) for n, one in enumerate(external_ids)]
         if not ids:
@@ -350,7 +350,7 @@ class Contacts(Resource):
             event=validate.text("event", event),
             contactId=validate.optional(validate.identity, "contact_id", contact_id),
             externalId=validate.optional(validate.text, "external_id", external_id),
-            createdAt=validate.moment("created_at", created_at),
+            createdAt=validate.optional(to_ms, "created_at", created_at),
         )
         return await self._call(ADD_TIMELINE_EVENT, body)
 
@@ -404,17 +404,16 @@ def _upserted(item: NewContact) -> tuple[str, dict[str, Any]]:
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
     """Cut ids into requests, by their number and by the length of the address."""
-    for many in batched(ids, IDS_PER_REQUEST):
-        batch: list[str] = []
-        length = 0
-        for one in many:
-            size = len("&id=") + len(quote(one, safe=""))
-            if batch and length + size > BYTES_OF_IDS:
-                yield batch
-                batch, length = [], 0
-            batch.append(one)
-            length += size
-        yield batch
+    batch: list[str] = []
+    length = 0
+    for one in ids:
+        size = len("&id=") + len(quote(one, safe=""))
+        if len(batch) == IDS_PER_REQUEST or (batch and length + size > BYTES_OF_IDS):
+            yield batch
+            batch, length = [], 0
+        batch.append(one)
+        length += size
+    yield batch
 
 
 def _changes(attributes: Mapping[str, Any]) -> dict[str, Any]:

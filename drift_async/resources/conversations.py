@@ -149,7 +149,6 @@ ATTACHMENT = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Conversations(Resource):
     """Conversations of contacts with users and bots.
 
@@ -189,7 +188,7 @@ class Conversations(Resource):
         )
 
     async def get(self, conversation_id: int) -> Conversation:
-        """Return a conversation; `NotFoundError` if the organisation has no such.
+        """Return a conversation; `NotFoundError` if the organisation has none with this id.
 
         https://devdocs.drift.com/docs/retrieve-a-conversation
         """

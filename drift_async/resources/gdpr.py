@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
-
 from ..core import validate
 from ..core.models import Model, model
 from ..core.request import Endpoint
@@ -36,7 +34,6 @@ RETRIEVE = Endpoint(
 DELETE = Endpoint("POST", "/gdpr/delete", GdprDeletion, effect="idempotent", scope="gdpr_write")
 
 
-@attrs.define(eq=False, repr=False)
 class Gdpr(Resource):
     """Contacts and users of an e-mail address; only for apps of the organisation itself.
 

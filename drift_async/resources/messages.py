@@ -84,7 +84,7 @@ class Reaction(Model):
 class Button(Model):
     """A button below a message.
 
-    Sent without ``value`` and ``type`` it is a ``reply`` that says its label.
+    Sent without ``value`` and ``type`` it is a ``reply`` whose value is its label.
     https://devdocs.drift.com/docs/message-model
     """
 

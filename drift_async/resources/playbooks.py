@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import attrs
-
 from ..core.models import FrozenMap, Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
@@ -61,7 +59,6 @@ LANDING_PAGES = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Playbooks(Resource):
     """Scripted conversations: https://devdocs.drift.com/docs/playbook-model-1"""
 

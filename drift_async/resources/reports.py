@@ -77,7 +77,6 @@ CONVERSATIONS = Endpoint(
 )
 
 
-@attrs.define(eq=False, repr=False)
 class Reports(Resource):
     """Numbers about conversations: https://devdocs.drift.com/docs/conversation-reporting"""
 
@@ -91,11 +90,9 @@ class Reports(Resource):
         https://devdocs.drift.com/docs/conversation-reporting
         """
         body = {
-            "filters": validate.items("filters", filters, _filter),
+            "filters": validate.items(
+                "filters", filters, lambda field, one: body_of(field, one, ReportFilter)
+            ),
             "metrics": validate.items("metrics", metrics, validate.text),
         }
         return await self._call(CONVERSATIONS, body)
-
-
-def _filter(field: str, value: object) -> dict[str, Any]:
-    return body_of(field, value, ReportFilter)

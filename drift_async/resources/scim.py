@@ -88,7 +88,6 @@ UPDATE = Endpoint("PATCH", "/scim/Users/{user_id}", ScimUser, effect="idempotent
 DELETE = Endpoint("DELETE", "/scim/Users/{user_id}", NoneType, effect="idempotent", envelope="none")
 
 
-@attrs.define(eq=False, repr=False)
 class Scim(Resource):
     """Users, to be created and deleted: https://devdocs.drift.com/docs/user-schema
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import attrs
-
 from ..core.models import Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
@@ -53,7 +51,6 @@ ALL = Endpoint("GET", "/teams/org", list[Team], scope="user_read")
 OF_USER = Endpoint("GET", "/teams/users/{user_id:int}", list[Team], scope="user_read")
 
 
-@attrs.define(eq=False, repr=False)
 class Teams(Resource):
     """Groups of users: https://devdocs.drift.com/docs/team-model"""
 

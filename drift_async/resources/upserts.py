@@ -83,19 +83,16 @@ class Lookup(Generic[T]):
         """Return the resources with this id; raise the error of the request if it failed."""
         if self._answered is None:
             self._answered = asyncio.Event()
-            await self._ask()
+            try:
+                self.found |= await self._find(self.found)
+            except Exception as error:
+                self._error = error
             self._answered.set()
         else:
             await self._answered.wait()
         if self._error is not None:
             raise copy(self._error)  # a copy for each item, because notes are added to it
         return self.found[external_id]
-
-    async def _ask(self) -> None:
-        try:
-            self.found |= await self._find(self.found)
-        except Exception as error:
-            self._error = error
 
 
 async def _fail(error: InputError, _: object) -> Any:

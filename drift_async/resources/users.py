@@ -7,14 +7,13 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar
 
-import attrs
-
 from ..core import validate
 from ..core.bulk import batched
 from ..core.models import Model, OpenEnum, model
 from ..core.paging import Pager
 from ..core.request import Endpoint
 from ..core.resource import Resource
+from ..core.strict_json import to_ms
 from ..core.validate import UNSET, Unset
 from ..errors import CallInfo, CursorError, InputError
 
@@ -135,7 +134,6 @@ UPDATE = Endpoint("PATCH", "/users/update", User, effect="idempotent", scope="us
 MEETINGS = Endpoint("GET", "/users/meetings/org", list[Meeting], scope="user_read")
 
 
-@attrs.define(eq=False, repr=False)
 class Users(Resource):
     """The members of the organisation: https://devdocs.drift.com/docs/user-model"""
 
@@ -202,7 +200,7 @@ class Users(Resource):
         More than that within one millisecond raises `CursorError`.
         https://devdocs.drift.com/docs/get-booked-meetings
         """
-        windows = [(_instant("start", start), _instant("end", end))]
+        windows = [(to_ms("start", start), to_ms("end", end))]
         if windows[0][1] < windows[0][0]:
             raise InputError("end", "must not be before start")
         users = self._with_deadline()
@@ -229,13 +227,6 @@ def _phone(field: str, value: object) -> str:
 def _availability(field: str, value: object) -> str:
     settable = (Availability.AVAILABLE, Availability.OFFLINE)
     return validate.choice(field, value, Availability, settable)
-
-
-def _instant(field: str, value: datetime) -> int:
-    moment = validate.moment(field, value)
-    if moment is None:
-        raise InputError(field, "must be a datetime")
-    return moment
 
 
 def _halves(low: int, high: int) -> list[tuple[int, int]]:

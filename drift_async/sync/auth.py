@@ -30,15 +30,15 @@ class OAuth(BaseClient):
     https://devdocs.drift.com/docs/authentication-and-scopes
 
     ``client_id`` and ``client_secret`` are the app's; ``authorize_base_url`` is where its consent
-    page is, ``base_url`` where tokens are given out. All else is as `Drift` has it. Send the user
-    to `authorize_url`, `exchange` the code that comes back, store the token, and give what `auth`
-    makes of it to any number of clients:
+    page is, ``base_url`` where tokens are given out. The other settings are those of `Drift`. Send
+    the user to `authorize_url`, `exchange` the code that comes back, store the token, and give the
+    result of `auth` to any number of clients:
 
     >>> oauth = OAuth("client id", "client secret")
     >>> with Drift(auth=oauth.auth(token, on_refresh=save)) as drift:
     ...     contact = drift.contacts.get(7)
 
-    Where OAuth says no (400 or 401), calls raise `CredentialsError`.
+    If OAuth refuses (400 or 401), calls raise `CredentialsError`.
     """
 
     _core: _async.OAuth
@@ -123,7 +123,7 @@ class OAuth(BaseClient):
         )
 
     def code_from(self, url: str, *, state: str) -> Secret:
-        """Return the code that the browser brought to ``redirect_uri``; *url* is what it asked for.
+        """Return the code in *url*, with which the browser came back to ``redirect_uri``.
 
         Raises `InputError` if the *state* is not that of this user's session, since somebody else
         may have started it, and `CredentialsError` if the user did not agree.
@@ -132,7 +132,7 @@ class OAuth(BaseClient):
         return self._portal.snapshot(lambda: self._core.code_from(url, state=state))
 
     def exchange(self, code: str | Secret, *, redirect_uri: str | None = None) -> Token:
-        """Return the token for a *code*, which works once and soon ends.
+        """Return the token for a *code*, which works once and expires soon.
 
         *redirect_uri* is sent along if it is given. A lost reply raises `OutcomeUnknownError`.
         https://devdocs.drift.com/docs/authentication-and-scopes
@@ -143,7 +143,7 @@ class OAuth(BaseClient):
     def refresh(self, token: Token) -> Token:
         """Return a new token for an old one, whose refresh token is void from then on.
 
-        What `auth` makes does this by itself, so use one or the other. A lost reply raises
+        The result of `auth` does this by itself, so use one or the other. A lost reply raises
         `OutcomeUnknownError`. https://devdocs.drift.com/docs/authentication-and-scopes
         """
         return self._portal.run(self._core.refresh(token))
@@ -151,12 +151,12 @@ class OAuth(BaseClient):
     def auth(
         self, token: Token, *, on_refresh: Callable[[Token], object] | None = None
     ) -> TokenSource:
-        """Return what ``Drift(auth=...)`` takes: a *token* that is renewed.
+        """Return a *token* that is renewed, for ``Drift(auth=...)``.
 
         It is renewed some minutes before it ends, and when a call is refused for its token; that
         call is sent once more, also with ``Retry(attempts=1)``. One refresh serves all calls and
-        all clients that share what is returned here; make it once for a token. This client does
-        not have to be open for it.
+        all clients that share the result; make one for each token. This client does not have to be
+        open for it.
 
         *on_refresh* has to store the new token, since the old refresh token is void: no request
         uses the new one before *on_refresh* has returned. A coroutine function is awaited in the
@@ -164,9 +164,9 @@ class OAuth(BaseClient):
         If it raises, calls raise `TokenNotSavedError`, and the next call gives it the same token
         again. Without it, the tokens last as long as this process.
 
-        If OAuth refuses the refresh token, all calls raise `CredentialsError` and OAuth is asked
-        no more: the user has to agree again. After other failures the next call asks again. An
-        operation that refuses also the new token causes no other refresh for a minute.
+        If OAuth refuses the refresh token, all calls raise `CredentialsError` and no other refresh
+        is tried: the user has to agree again. After other failures the next call tries again. An
+        operation that refuses the new token too causes no other refresh for a minute.
 
         Refreshing in several processes is not supported: the first would lock the others out. Let
         one of them do it, and the others make ``Drift(token)`` of the access token that it stores.

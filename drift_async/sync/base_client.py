@@ -47,7 +47,7 @@ class BaseClient:
 
     @property
     def rate(self) -> RateState:
-        """What pacing does now: rate, burst, waiting calls, seconds of a pause."""
+        """The state of the rate limiter: rate, burst, waiting calls, seconds of a pause."""
         return self._portal.snapshot(lambda: self._core.rate)
 
     def __repr__(self) -> str:

@@ -32,8 +32,8 @@ class Bulk(Generic[Item, Value]):
     ``for outcome in bulk`` gives them in input order; one item's failure leaves the others
     alone. Calls start only while the next outcome is being waited for: leaving the loop starts
     nothing more, leaving ``with bulk`` also cancels what is under way. Items are pulled as
-    they are needed, and memory does not grow with their number. What the items raise is raised
-    when its turn comes, with a note that names the index. A bulk is used once.
+    they are needed, and memory does not grow with their number. An error of the iterable is
+    raised when its turn comes, with a note that names the index. A bulk is used once.
     """
 
     def __init__(self, core: _async.Bulk[Item, Value], portal: Portal) -> None:

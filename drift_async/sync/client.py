@@ -46,8 +46,8 @@ class Drift(BaseClient):
     number of threads, and its first call opens it as well.
 
     ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
-    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts
-    and reading the reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
+    is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts and reading the
+    reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
     send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds;
     ``max_connections`` (100), ``max_pages`` of a walk (10,000) and ``max_body`` of a reply in bytes
     (32 MiB) bound the rest. ``proxy`` is the URL of an HTTP proxy, ``tls`` an `ssl.SSLContext` with
@@ -56,7 +56,7 @@ class Drift(BaseClient):
 
     ``on_request``, ``on_response`` and ``on_retry`` are plain callables that get one record of
     each attempt; they run on the client's event loop and must not block. The logger
-    ``drift_async`` tells of retries at INFO; of each attempt at DEBUG, if that level is set when
+    ``drift_async`` reports retries at INFO, and each attempt at DEBUG if that level is set when
     the client is opened. With a ``tracer_provider`` of OpenTelemetry (extra ``otel``) each call
     is a client span, and its retries are events in it.
 
@@ -145,8 +145,9 @@ class Drift(BaseClient):
 
         It shares connections and rate limits, and is opened and closed with the client itself.
         """
-        view = self._core.with_options(timeout=timeout, retry=retry)
-        return type(self)._around(view, self._portal)
+        return type(self)._around(
+            self._core.with_options(timeout=timeout, retry=retry), self._portal
+        )
 
     def request(
         self,

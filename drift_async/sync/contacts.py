@@ -63,7 +63,8 @@ class Contacts:
     def find_by_external_id(self, *external_ids: str) -> list[Contact]:
         """Return the contacts with these ids of yours; unknown ones are left out.
 
-        Takes one request for each 50 ids, or fewer where they are long. https://devdocs.drift.com/docs/retrieving-contact
+        Takes one request for each 50 ids, or fewer where they are long.
+        https://devdocs.drift.com/docs/retrieving-contact
         """
         return self._portal.run(self._core.find_by_external_id(*external_ids))
 

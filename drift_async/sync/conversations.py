@@ -52,7 +52,7 @@ class Conversations:
         )
 
     def get(self, conversation_id: int) -> Conversation:
-        """Return a conversation; `NotFoundError` if the organisation has no such.
+        """Return a conversation; `NotFoundError` if the organisation has none with this id.
 
         https://devdocs.drift.com/docs/retrieve-a-conversation
         """

@@ -191,7 +191,7 @@ def _construction(source: Source, node: ast.ClassDef, init: Function | None) -> 
                 raise source.refuse(item, f"{name} is set in __init__: make it a property")
     yield source.head(init)
     yield from _hiding(source, init)
-    yield from _call(f"        core = _async.{node.name}", source, init, "")
+    yield f"        core = _async.{node.name}({_arguments(source, init)})"
     yield "        self._attach(core, Portal(core))"
     yield ""
     yield f"    def _attach(self, core: _async.{node.name}, portal: Portal) -> None:"
@@ -228,12 +228,12 @@ def _body(
     name = method.name
     returns = "" if method.returns is None else source.of(method.returns)
     begin = "        " if returns == "None" else "        return "
+    arguments = _arguments(source, method)
+    call = f"self._core.{name}({arguments})"
     if name == "open":
         yield "        self._portal.open(self._core)"
     elif name == "close":
-        yield from _call(
-            f"{begin}self._portal.close(self._core, self._core.close", source, method, ")"
-        )
+        yield f"{begin}self._portal.close(self._core, {call})"
     elif name == "__aenter__":
         yield "        self.open()"
         yield "        return self"
@@ -245,25 +245,17 @@ def _body(
     elif isinstance(method, ast.AsyncFunctionDef) and any(map(_is_walked, method.args.args)):
         yield f"{begin}send_in_chunks(self._portal, self._core.{name}, {method.args.args[1].arg})"
     elif isinstance(method, ast.AsyncFunctionDef):
-        yield from _call(f"{begin}self._portal.run(self._core.{name}", source, method, ")")
+        yield f"{begin}self._portal.run({call})"
     elif "classmethod" in decorators:
-        yield from _call(
-            f"        return cls._around(_async.{node.name}.{name}", source, method, ")"
-        )
+        yield f"        return cls._around(_async.{node.name}.{name}({arguments}))"
     elif returns == "Self":
-        yield from _call(f"        view = self._core.{name}", source, method, "")
-        yield "        return type(self)._around(view, self._portal)"
-    elif returns.partition("[")[0] in BY_HAND:
-        kind = returns.partition("[")[0]
-        yield from _call(
-            f"        return {kind}(self._core.{name}", source, method, ", self._portal)"
-        )
+        yield f"        return type(self)._around({call}, self._portal)"
+    elif (kind := returns.partition("[")[0]) in BY_HAND:
+        yield f"        return {kind}({call}, self._portal)"
     elif "property" in decorators:
         yield f"        return self._portal.snapshot(lambda: self._core.{name})"
     else:
-        yield from _call(
-            f"{begin}self._portal.snapshot(lambda: self._core.{name}", source, method, ")"
-        )
+        yield f"{begin}self._portal.snapshot(lambda: {call})"
 
 
 def _hiding(source: Source, method: Function) -> Iterator[str]:
@@ -287,14 +279,14 @@ def without_await(text: str) -> str:
     return re.sub(r"\b(?:async|await) ", "", text)
 
 
-def _call(begin: str, source: Source, method: Function, end: str) -> Iterator[str]:
-    """Yield the call of the core's method with the method's own parameters."""
+def _arguments(source: Source, method: Function) -> str:
+    """Return the arguments that hand the method's own parameters to the core's method."""
     args = method.args
     given = [_given(source, argument) for argument in (args.posonlyargs + args.args)[1:]]
     given += [f"*{args.vararg.arg}"] if args.vararg else []
     given += [f"{argument.arg}={_given(source, argument)}" for argument in args.kwonlyargs]
     given += [f"**{args.kwarg.arg}"] if args.kwarg else []
-    yield f"{begin}({', '.join(given)}){end}"
+    return ", ".join(given)
 
 
 def _given(source: Source, argument: ast.arg) -> str:
@@ -308,7 +300,7 @@ def _imports(source: Source, body: str) -> Iterator[str]:
     tree = ast.parse(body)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    bound = {"self", "core", "_core", "portal", "Portal", "cls", "view", "_async", *dir(builtins)}
+    bound = {"self", "core", "_core", "portal", "Portal", "cls", "_async", *dir(builtins)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     package, _, last = source.module.rpartition(".")
     yield f"from ..{package} import {last} as _async"

@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 import socket
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -31,9 +30,6 @@ EXIT_TIMEOUT = 5.0
 
 CANCEL_TIMEOUT = 1.0
 """Seconds that Ctrl-C waits for the cancelled call to end."""
-
-# From 3.12 on a task can start without waiting for the next turn of the loop.
-_EAGER_START: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Lifecycle(Protocol):
@@ -105,22 +101,18 @@ class Portal:
             if self._finalizer is not None:
                 self._finalizer.detach()
         if thread is None:
-            self._wait_for_closing()
+            if self._ending is not None:
+                self._ending.join()
             return run_inline(closing)
         try:
             return thread.run(closing)
         finally:
             thread.stop()
 
-    def _wait_for_closing(self) -> None:
-        """Wait while another thread is closing the client."""
-        if self._ending is not None:
-            self._ending.join()
-
     def _ensure_thread(self) -> LoopThread:
         """Return the loop thread; start it and open the client on it if there is none."""
-        if self._closed_reason is None:
-            self._wait_for_closing()
+        if self._closed_reason is None and self._ending is not None:
+            self._ending.join()  # another thread is closing the client
         with self._lock:
             if self._thread is not None:
                 return self._thread
@@ -191,8 +183,6 @@ async def _as_coroutine(read: Callable[[], T]) -> T:
 class PendingCall:
     """A coroutine that a caller waits for while the loop thread runs it."""
 
-    __slots__ = ("_coroutine", "_error", "_over", "_result", "_task", "is_over")
-
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
         self._over = threading.Lock()
@@ -204,7 +194,7 @@ class PendingCall:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the coroutine. Runs on the loop thread, in a copy of the caller's context."""
-        self._task = asyncio.Task(self._run(), loop=loop, **_EAGER_START)
+        self._task = loop.create_task(self._run())
 
     def refuse(self, error: BaseException) -> None:
         """End a call that was never started."""
@@ -408,8 +398,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _close_forgotten(thread: LoopThread, client: Lifecycle) -> None:
     """Close a client that was collected while open, or is still open at interpreter exit."""
-    if thread.is_current():
-        # The collector ran on the loop thread, which cannot wait for itself.
+    if thread.is_current() or _is_in_loop():
+        # The collector ran on the loop thread, which cannot wait for itself, or in a loop of the
+        # user, which must not be held up.
         threading.Thread(target=_close_forgotten, args=(thread, client), daemon=True).start()
         return
     try:
@@ -417,6 +408,14 @@ def _close_forgotten(thread: LoopThread, client: Lifecycle) -> None:
     except (TimeoutError, ClosedError):
         return  # the thread is a daemon and ends with the process
     thread.stop()
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _inherited: list[LoopThread] = []

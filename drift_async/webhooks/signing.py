@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 
-from ..core.secret import Secret
+from ..core.secret import Secret, hide
 from ..core.validate import number
 from ..errors import InputError, VerificationError
 from .verify import Headers, header_values
@@ -37,11 +37,10 @@ class RelayKey:
         tolerance: float = 300.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        keys = _keys(secrets)
-        del secrets  # a traceback can show the locals of this frame
-        if isinstance(keys, InputError):
-            raise keys
-        self._keys = keys
+        secrets = tuple(map(hide, secrets))
+        if not secrets:
+            raise InputError("secrets", "give at least one")
+        self._keys = [_checked(secret) for secret in secrets]
         self._tolerance = number("tolerance", tolerance, above=0)
         self._clock = clock
 
@@ -96,30 +95,22 @@ class RelayKey:
 
     def _signatures(self, delivery_id: str, seconds: str, body: bytes) -> list[str]:
         signed = f"{delivery_id}.{seconds}.".encode() + body
-        digests = [
-            hmac.digest(base64.b64decode(key.reveal()), signed, "sha256") for key in self._keys
-        ]
+        digests = [hmac.digest(_decoded(key), signed, "sha256") for key in self._keys]
         return [f"v1,{base64.b64encode(digest).decode()}" for digest in digests]
 
 
-def _keys(secrets: tuple[str | Secret, ...]) -> tuple[Secret, ...] | InputError:
-    """Return the base64 of all secrets, or the error to raise.
+def _checked(secret: object) -> Secret:
+    if not isinstance(secret, Secret) or not isinstance(secret.reveal(), str):
+        raise InputError("secrets", "must be texts")
+    if len(_decoded(secret)) < MIN_KEY_BYTES:
+        raise InputError("secrets", f"must be base64 of at least {MIN_KEY_BYTES} bytes")
+    return secret
 
-    Raised here, the error would show the secrets in a traceback that includes local variables.
-    """
-    if not secrets:
-        return InputError("secrets", "give at least one")
-    keys = []
-    for secret in secrets:
-        text = secret.reveal() if isinstance(secret, Secret) else secret
-        if not isinstance(text, str):
-            return InputError("secrets", "must be texts")
-        text = text.removeprefix("whsec_")
-        try:
-            key = base64.b64decode(text.encode("ascii", "replace"), validate=True)
-        except binascii.Error:
-            key = b""
-        if len(key) < MIN_KEY_BYTES:
-            return InputError("secrets", f"must be base64 of at least {MIN_KEY_BYTES} bytes")
-        keys.append(Secret(text))
-    return tuple(keys)
+
+def _decoded(secret: Secret) -> bytes:
+    """Return the bytes of a secret; none if it is not base64."""
+    try:
+        text = secret.reveal().removeprefix("whsec_").encode("ascii", "replace")
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""

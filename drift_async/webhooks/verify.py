@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..core.secret import Secret
+from ..core.secret import Secret, hide
 from ..core.strict_json import loads
 from ..core.validate import integer, number, token_secret
 from ..errors import InputError, VerificationError
@@ -26,43 +26,42 @@ class Verifier:
 
     def __init__(
         self,
-        tokens: tuple[Secret, ...],
+        tokens: tuple[str | Secret, ...] | None,
         *,
         tolerance: float | None,
         max_body: int,
         clock: Callable[[], float],
     ) -> None:
-        self._tokens = tokens
+        if not tokens:
+            raise InputError("verification_token", "must be a text, or several")
+        self._tokens = [token_secret("verification_token", token) for token in tokens]
         self._tolerance = None if tolerance is None else number("tolerance", tolerance, above=0)
         self.max_body = integer("max_body", max_body, 1)
         self._clock = clock
 
-    def verify(self, body: bytes, headers: Headers) -> WebhookEvent | VerificationError:
-        """Return the event, or the error that refuses it, for the caller to raise.
-
-        Raises `InputError` if *body* or *headers* have the wrong type.
-        """
+    def verify(self, body: bytes, headers: Headers) -> WebhookEvent:
+        """Return the event, or raise `VerificationError`; `InputError` for a wrong type."""
         if not isinstance(body, bytes | bytearray | memoryview):
             raise InputError("body", "must be the bytes that came")
         sent = header_values(headers, TOKEN_HEADER)
         if not all(map(self._accepts, sent)):
-            return VerificationError("the verification token is wrong", reason="token")
+            raise VerificationError("the verification token is wrong", reason="token")
         if len(body) > self.max_body:
-            return VerificationError(f"the body is over {self.max_body} bytes", reason="size")
+            raise VerificationError(f"the body is over {self.max_body} bytes", reason="size")
         try:
             payload = loads(bytes(body), limit_depth=True)
         except ValueError:
             payload = None
         if type(payload) is not dict:
-            return VerificationError("the body is not a JSON object", reason="body")
+            raise VerificationError("the body is not a JSON object", reason="body")
         if "token" in payload:
             if not self._accepts(payload.pop("token")):
-                return VerificationError("the verification token is wrong", reason="token")
+                raise VerificationError("the verification token is wrong", reason="token")
         elif not sent:
-            return VerificationError("there is no verification token", reason="token")
+            raise VerificationError("there is no verification token", reason="token")
         event = read_event(payload)
         if self._is_stale(event):
-            return VerificationError(
+            raise VerificationError(
                 f"the event is more than {self._tolerance:g} s away from now", reason="time"
             )
         return event
@@ -81,25 +80,16 @@ class Verifier:
         return abs(when.timestamp() - self._clock()) > self._tolerance
 
 
-def as_secrets(tokens: str | Secret | Collection[str | Secret]) -> tuple[Secret, ...] | InputError:
-    """Return the tokens as secrets, or the error to raise.
-
-    Raised here, the error would show the tokens in a traceback that includes local variables.
-    """
+def hide_all(tokens: str | Secret | Collection[str | Secret]) -> tuple[str | Secret, ...] | None:
+    """Return the tokens as secrets, for the caller to bind at once; None if they are no texts."""
     given: object = (tokens,) if isinstance(tokens, str | Secret) else tokens
-    if not isinstance(given, Collection) or isinstance(given, bytes | Mapping) or not given:
-        return InputError("verification_token", "must be a text, or several")
-    try:
-        return tuple(token_secret("verification_token", token) for token in given)
-    except InputError as error:
-        return error.with_traceback(None)
+    if not isinstance(given, Collection) or isinstance(given, bytes | Mapping):
+        return None
+    return tuple(hide(token) for token in given)
 
 
 def header_values(headers: Headers, name: str) -> list[str]:
-    """Return all values of the header *name*, which is in lower case.
-
-    A value that is not text is returned as "": the header is there, and matches nothing.
-    """
+    """Return all values of the header *name* (in lower case), as "" where a value is not text."""
     items = getattr(headers, "items", None)
     try:
         pairs: Iterable[Any] = items() if callable(items) else headers

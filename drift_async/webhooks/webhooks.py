@@ -1,7 +1,7 @@
 """`Webhooks`: verifies deliveries and runs the handlers of their events.
 
 `HandlerRegistry`, `DispatchRun` and `DedupCache` are shared with the blocking `Webhooks`, which is
-in ``drift_async.sync.webhooks``. What happens to an HTTP request is in ``receive.py``.
+in ``drift_async.sync.webhooks``. HTTP requests are handled in ``receive.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..core.validate import integer, number
 from ..errors import InputError
 from .events import WebhookEvent, log
 from .receive import AsgiReceiver, DeliveryReceiver, HandlerQueue, aiohttp_handler
-from .verify import MIB, Headers, Verifier, as_secrets
+from .verify import MIB, Headers, Verifier, hide_all
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -94,10 +94,8 @@ class HandlerRegistry:
         on_error: OnError | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        tokens = as_secrets(verification_token)
+        tokens = hide_all(verification_token)
         del verification_token  # a traceback can show the locals of this frame
-        if isinstance(tokens, InputError):
-            raise tokens
         self._verifier = Verifier(tokens, tolerance=tolerance, max_body=max_body, clock=clock)
         self._dedup_cache = DedupCache(
             number("dedup_window", dedup_window), integer("dedup_size", dedup_size, 1), clock
@@ -115,15 +113,12 @@ class HandlerRegistry:
         pairs. A token that is missing or wrong, a body over ``max_body``, a body that is not a
         JSON object, or an event too far from now raises `VerificationError`.
         """
-        result: WebhookEvent | Exception
         try:
-            result = self._verifier.verify(body, headers)
+            return self._verifier.verify(body, headers)
         except Exception as error:
-            result = error.with_traceback(None)
+            failure = error.with_traceback(None)
         del body, headers  # a traceback can show the locals of this frame: they hold a token
-        if isinstance(result, Exception):
-            raise result
-        return result
+        raise failure
 
     def _register(self, kind: type[WebhookEvent], handler: Handler) -> None:
         if not callable(handler):

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from drift_async import Drift
 from drift_async.core.bulk import Bulk

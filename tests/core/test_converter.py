@@ -8,8 +8,7 @@ from typing import Any, cast
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from drift_async.core.converter import ModelReader, StructureError, converter, structure
 from drift_async.core.models import Model, from_json, model, to_json

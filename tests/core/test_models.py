@@ -16,8 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from drift_async.core.converter import StructureError, structure
 from drift_async.core.models import FrozenMap, Model, OpenEnum, from_json, to_json

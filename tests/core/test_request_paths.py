@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from drift_async import Drift, DriftError, InputError
 from tests.support.server import Got, Server, reply

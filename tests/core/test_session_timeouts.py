@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from drift_async.core.request import Endpoint, Request
-from drift_async.core.session import OWN_TIMER_BELOW, TICK, HttpSession, Limits
+from drift_async.core.session import OWN_TIMER_BELOW, TICK, HttpSession
+from drift_async.core.slots import Limits
 from tests.support import virtual
 
 REQUEST = Request(Endpoint("GET", "/x", str), "/x")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drift_async import ClosedError, Rate, Retry
+from drift_async import ClosedError, Drift, Rate, Retry
 from drift_async.core.rate_limit import Limiter
 from drift_async.core.slots import ConnectionSlots
 from drift_async.sandbox import Sandbox
@@ -160,3 +160,46 @@ async def test_waiting_for_a_connection_costs_neither_an_attempt_nor_retries(
     assert [user.id for user in users] == [SOMEBODY] * 100
     assert retries == []
     assert box.count == 100
+
+
+@pytest.mark.anyio
+async def test_a_call_that_gets_its_turn_in_the_moment_of_closing_ends_as_closed(
+    box: Sandbox,
+) -> None:
+    answered = asyncio.Event()
+    drift = Drift(
+        box.token, base_url=box.url, max_connections=1, on_response=lambda _: answered.set()
+    )
+    await drift.open()
+    calls = [asyncio.create_task(drift.users.get(SOMEBODY)) for _ in range(2)]
+
+    async def close() -> None:
+        await answered.wait()
+        await drift.close()
+
+    results = await asyncio.gather(*calls, close(), return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["User", "ClosedError", "NoneType"]
+    assert box.count == 1
+
+
+def test_a_slot_of_an_older_session_is_not_given_to_a_call_of_the_next() -> None:
+    async def main() -> int:
+        older, newer, budget = ConnectionSlots(1), ConnectionSlots(1), limiter()
+        await budget.acquire(older)
+        waiting = asyncio.create_task(budget.acquire(older))
+        await asyncio.sleep(0)
+        budget.close()
+        await budget.acquire(newer)
+        next_call = asyncio.create_task(budget.acquire(newer))
+        await asyncio.sleep(0)
+        older.release()
+        await asyncio.sleep(0)
+        assert not next_call.done()
+        newer.release()
+        await next_call
+        newer.release()
+        with pytest.raises(ClosedError):
+            await waiting
+        return free(newer)
+
+    assert virtual.run(main()) == 1

@@ -14,8 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from drift_async import InputError
 from drift_async.core import strict_json

@@ -14,8 +14,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from drift_async import UNSET, Contact, FrozenMap, InputError, Secret
 from drift_async.core import validate

@@ -13,8 +13,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from drift_async import InputError
 from drift_async.core.strict_json import loads

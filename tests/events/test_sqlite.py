@@ -19,8 +19,7 @@ from drift_async.events.sqlite import SqliteStorage
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.events.storage import QueuedEvent
 from drift_async.sandbox import Sandbox
-from tests.support.event_storage import LIMITS, on_disk
-from tests.support.event_storage import events as some_events
+from tests.support.event_storage import LIMITS, events as some_events, on_disk
 from tests.support.events import NOWHERE, ORG, image, numbers_of, overwrite, until
 
 pytestmark = pytest.mark.anyio

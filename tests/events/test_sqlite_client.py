@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from drift_async import DriftEvents, InputError, OutboxLockedError, Track
-from drift_async.events import client as client_module
-from drift_async.events import storage as storage_module
+from drift_async.events import client as client_module, storage as storage_module
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
 from tests.support.event_storage import on_disk

@@ -27,8 +27,14 @@ from drift_async.events import sqlite_format
 from drift_async.events.sqlite import SqliteStorage
 from drift_async.events.sqlite_file import SqliteFile
 from drift_async.sandbox import Sandbox
-from tests.support.event_storage import LIMITS, letters, on_disk, opened, store
-from tests.support.event_storage import events as some_events
+from tests.support.event_storage import (
+    LIMITS,
+    events as some_events,
+    letters,
+    on_disk,
+    opened,
+    store,
+)
 from tests.support.events import (
     NOWHERE,
     ORG,

@@ -50,8 +50,14 @@ PURE = [
 
 @pytest.mark.parametrize("name", PURE)
 def test_what_opens_no_connections_loads_no_http_client(name: str) -> None:
-    unwanted = {"aiohttp", "drift_async.client", "drift_async.core.connection"} | APART
+    unwanted = {"aiohttp", "drift_async.client", "drift_async.core.session"} | APART
     assert loaded(f"drift_async.{name}", unwanted) == []
+
+
+@pytest.mark.parametrize("module", ["drift_async", "drift_async.sync"])
+@pytest.mark.parametrize("name", ["Drift", "OAuth", "DriftEvents", "SegmentStream"])
+def test_a_client_loads_the_http_library_when_it_is_opened(module: str, name: str) -> None:
+    assert loaded(f"{module}; {module}.{name}", {"aiohttp"}) == []
 
 
 def test_an_asgi_receiver_loads_no_http_library() -> None:
@@ -77,7 +83,7 @@ def test_a_star_brings_the_public_names_and_no_others(module: str) -> None:
     names: dict[str, object] = {}
     exec(f"from {module} import *", names)
     del names["__builtins__"]
-    assert set(names) == {"__version__", *drift_async.HOMES}
+    assert set(names) == set(dir(drift_async))
 
 
 @pytest.mark.parametrize("module", ["drift_async", "drift_async.sync"])

@@ -14,8 +14,7 @@ from itertools import repeat
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from drift_async.core import bulk as core
 from drift_async.sandbox import Sandbox

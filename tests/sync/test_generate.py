@@ -13,7 +13,7 @@ import pytest
 
 import drift_async
 import drift_async.sync
-from drift_async import client
+from drift_async import _shared, client
 from drift_async.core import bulk
 from drift_async.sync import generate, paging
 
@@ -59,7 +59,7 @@ def test_no_generated_file_is_left_from_a_source_that_is_gone() -> None:
 
 
 def test_every_class_with_coroutines_in_the_public_names_has_a_twin() -> None:
-    for name in drift_async.HOMES:
+    for name in dir(drift_async):
         value = getattr(drift_async, name)
         if inspect.isclass(value) and any(map(inspect.iscoroutinefunction, vars(value).values())):
             assert getattr(drift_async.sync, name) is not value, name
@@ -144,20 +144,23 @@ def test_nothing_asynchronous_leaks_into_the_twin(path: Path) -> None:
 
 def test_both_faces_export_the_same_names() -> None:
     assert dir(drift_async) == dir(drift_async.sync)
-    for name in drift_async.HOMES:
+    for name in dir(drift_async):
         same = getattr(drift_async, name) is getattr(drift_async.sync, name)
         assert same != (name in drift_async.sync.TWINS), name
 
 
 @pytest.mark.parametrize("module", [drift_async, drift_async.sync], ids=lambda m: m.__name__)
 def test_type_checkers_are_told_the_same_names(module: Any) -> None:
+    texts = [Path(inspect.getfile(one)).read_text() for one in (module, _shared)]
     told = {
         alias.asname
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text()))
+        for text in texts
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.asname
     }
+    assert "_shared import *" in texts[0]
     assert told == set(dir(module))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import sys
 import threading
 import time
@@ -364,3 +365,18 @@ def test_of_a_call_that_is_cut_off_nobody_knows_what_became() -> None:
         with pytest.raises(ClosedError) as caught:
             call.result()
     assert caught.value.applied is None
+
+
+@pytest.mark.anyio
+async def test_a_client_that_is_collected_in_an_event_loop_does_not_hold_it_up() -> None:
+    def forget() -> threading.Thread:
+        before = set(threading.enumerate())
+        box = Sandbox()
+        box.open()
+        (thread,) = set(threading.enumerate()) - before
+        return thread
+
+    thread = await asyncio.to_thread(forget)
+    gc.collect()  # what blocks a loop fails, by the guard of all tests
+    await asyncio.to_thread(thread.join, SOON)
+    assert not thread.is_alive()

@@ -15,8 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from drift_async import NewMessageEvent, WebhookEvent, Webhooks
 from tests.support import virtual
