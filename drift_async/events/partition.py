@@ -61,13 +61,11 @@ class Partition:
             self.in_flight = [event for event in self.in_flight if id(event) not in settled]
 
     def requeue(self) -> None:
-        """Put events in flight back to the front, but for unrepeatable ones.
-
-        A batch has passed no event of its own users, so the front is the right place for it.
-        """
+        """Put events in flight back to their places in the order, but for unrepeatable ones."""
         unrepeatable = set(map(id, self.unrepeatable))
         back = [event for event in self.in_flight if id(event) not in unrepeatable]
-        self.waiting.extendleft(reversed(back))
+        if back:
+            self.waiting = deque(sorted([*back, *self.waiting], key=lambda event: event.number))
         self.in_flight = list(self.unrepeatable)
 
     def rebind(self) -> Partition:
