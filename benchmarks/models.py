@@ -42,7 +42,7 @@ def p6(bench: Bench) -> Iterator[Row]:
     import orjson
 
     for name, against, target, make in (
-        ("msgspec", "msgspec, datetimes", Target(2.0), with_msgspec),
+        ("msgspec", "msgspec, datetimes", Target(2.4), with_msgspec),
         ("cattrs", "cattrs as it comes, orjson", Target(0.60), with_cattrs),
         ("pydantic", "pydantic, extra=allow", Target(1.0), with_pydantic),
     ):

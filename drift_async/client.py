@@ -65,7 +65,8 @@ class Drift(BaseClient):
     ``token`` is the access token; in its place ``auth``, which `OAuth.auth` makes, brings one that
     is renewed. ``timeout`` bounds a call in seconds, with waiting, all attempts and reading the
     reply (60). ``retry`` says how to try again (3 attempts), ``rate`` how fast to
-    send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds;
+    send. ``connect_timeout`` (10) and ``attempt_timeout`` (30) bound one attempt, in seconds
+    (a second or more may end a tenth of a second late);
     ``max_connections`` (100), ``max_pages`` of a walk (10,000) and ``max_body`` of a reply in bytes
     (32 MiB) bound the rest. ``proxy`` is the URL of an HTTP proxy, ``tls`` an `ssl.SSLContext` with
     certificates of your own; it has to verify what it is shown, unless

@@ -18,13 +18,13 @@ from typing import Final, Literal, NamedTuple
 COST_SHARE: Final = 0.05
 """Share of the time that pauses and refusals may cost: the rest is spent holding a rate."""
 REFUSAL_COST: Final = 5.0
-"""What a refused request counts in that, in requests."""
+"""A refused request costs as much as this many requests."""
 HOLD: Final = (3.0, 20.0)
 """Least and most seconds of holding a rate before trying a higher one, where pauses are short."""
 LONG_HOLD: Final = 12.0
-"""The most such seconds for each second of a longer pause."""
+"""Most seconds of holding a rate, for each second of a longer pause."""
 AGREEING: Final = (4, 5)
-"""Estimates in a row that agree, from which on a rate is held longer; the largest factor."""
+"""Number of agreeing estimates after which a rate is held longer; the largest factor."""
 SETTLE: Final = 8.0
 """Seconds of holding the first estimate, which is crude."""
 MARGIN: Final = 0.002
@@ -42,7 +42,7 @@ TRY: Final = 1.3
 CUT: Final = 0.05
 """Least share by which a refused rate is lowered; doubled each time that was not enough."""
 FREE_PLACE: Final = 0.9
-"""What a refused request found free in a bucket, in requests: less than one."""
+"""Free space that a refused request found in the bucket, in requests: less than one."""
 FEW: Final = 5
 """Requests that measure nothing."""
 LONG_PAUSE: Final = 2.0

@@ -11,7 +11,7 @@ from .rate_limit import Limiter, Place
 from .slots import ConnectionSlots
 
 RATE_PATIENCE: Final = 300.0
-"""Seconds after which a refused item fails if no request was let in, or it never was."""
+"""A refused item fails if the server let nothing in, or refused it, for so many seconds."""
 
 
 class BulkSlot:

@@ -409,14 +409,15 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         decompressor.finish()
 
 
-# Before the first byte has left, by class; subclasses of the ambiguous ones, so tested first.
+# These errors occur before the first byte leaves. They are subclasses of ambiguous errors, so they
+# are tested first.
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
 )
 _CERTIFICATE = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
-# The second is what its parser in plain Python lets through while a body is read.
+# aiohttp's parser in plain Python lets HttpProcessingError through while a body is read.
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, TooLargeError, CodingError)
 
 

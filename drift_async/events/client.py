@@ -228,7 +228,7 @@ class EventClient(BaseClient):
                 pass
 
     def _new_session(self, resolver: Resolver | None = None) -> HttpSession:
-        # That of a loop that has ended: at interpreter exit no thread can be started for another.
+        # Reuse the resolver of a loop that has ended: at interpreter exit no thread can be started.
         return super()._new_session(resolver or self._resolver)
 
     async def flush(self, timeout: float = 30.0) -> EventStats:

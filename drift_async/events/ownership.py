@@ -1,4 +1,4 @@
-"""Whose an outbox file is: its lock, the files of ended processes, files that are set aside.
+"""Ownership of outbox files: locks, the files of ended processes, files that are set aside.
 
 A file has an owner while a lock file beside it is locked. The system frees that lock when the
 process ends. Whoever holds the lock may rename, replace and remove the file.
