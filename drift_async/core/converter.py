@@ -151,7 +151,7 @@ _TIME = """
 _VALIDATE = """
         try:
             validate(model)
-        except Exception:
+        except Exception:  # validators of attrs raise errors of any kind
             raise StructureError(f"$[{{{number}}}]", "not valid") from None
 """
 

@@ -118,12 +118,12 @@ def _close_all() -> None:
                 asyncio.run(_close(hooks, until))
             else:
                 loop.run_until_complete(_close(hooks, until))
-        except Exception:
+        except Exception:  # the others are closed all the same
             logger.exception("clients could not be closed at exit")
     for closed in waiting:
         try:
             closed.result(_seconds_to(until) + 1)
-        except Exception:
+        except Exception:  # the others are closed all the same
             logger.exception("a client could not be closed at exit")
 
 
