@@ -339,6 +339,7 @@ async def test_a_closed_storage_answers(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path, "drift", time.time)
     await storage.open(LIMITS)
     await storage.close()
+    assert storage.undeleted == 0
     async with asyncio.timeout(3):
         for asked in (
             storage.dead(LIMITS),
@@ -351,6 +352,7 @@ async def test_a_closed_storage_answers(tmp_path: Path) -> None:
         with pytest.raises(ClosedError):
             storage.append(some_events(1, 1))
         await storage.close()
+    assert storage.undeleted == 0
 
 
 # Dead letters over the limit
