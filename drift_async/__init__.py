@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ._shared import *  # noqa: F403
+    from ._shared import *  # noqa: F403  # a test holds its names
     from .auth import OAuth as OAuth
     from .client import Drift as Drift
     from .core.bulk import Bulk as Bulk

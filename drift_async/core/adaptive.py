@@ -287,7 +287,7 @@ class AdaptiveRate:
         later = 1 + sum(at > sent_at for at in self._recent)  # with the refused request itself
         count = self._sent - later - (self._marks[0][1] if self._marks else 0)
         if count <= 2 and not self._let_in and self._marks:
-            if told:  # the server was still full at the moment that it had named
+            if told:  # the server is still full at the moment it named
                 self._seek(max(1.0, (self.per_second or 1.0) / 8))
             return False
         if not told and self._refusals == 1 and self._phase in ("seek", "hold"):

@@ -11,7 +11,7 @@ from .rate_limit import Limiter, Place
 from .slots import ConnectionSlots
 
 RATE_PATIENCE: Final = 300.0
-"""A refused item fails if the server let nothing in, or refused it, for so many seconds."""
+"""Seconds without any request let in, or of refusals of one item, after which that item fails."""
 
 
 class BulkSlot:
