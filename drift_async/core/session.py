@@ -302,7 +302,7 @@ class HttpSession:
         """Let go without touching the sockets: their loop has ended, or is a parent process's."""
         connector = self._http.connector
         self._http.detach()
-        # End the generator now: collected later, it would notify its loop. It may be ending already.
+        # End the generator now: collected later, it would notify its loop. It may be ending.
         with contextlib.suppress(StopIteration, RuntimeError):
             self._end.aclose().send(None)
         if connector is not None:
